@@ -1,0 +1,3 @@
+//! metisctl: see the library.
+
+fn main() {}

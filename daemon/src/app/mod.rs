@@ -1,0 +1,1 @@
+//! The composition root: wires rooms to real or simulated parts.

@@ -1,0 +1,1 @@
+//! Recovery cards: plan, image, injection, device.

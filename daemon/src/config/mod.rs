@@ -1,0 +1,1 @@
+//! Files to fragments to every room's validated settings; all errors at once.

@@ -1,0 +1,1 @@
+//! The only owner of State: decide, apply, and the mailbox loop around them.

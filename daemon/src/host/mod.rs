@@ -1,0 +1,1 @@
+//! This host: clock, boot id, service manager.

@@ -1,0 +1,1 @@
+//! SQLite: versioned facts, runs, blobs; writer thread and reader.

@@ -1,0 +1,16 @@
+//! metisd: watches the UPSes, stops and starts the cluster, burns recovery cards. HOUSE rules: rooms do not import each other;
+//! `app` wires them.
+
+pub mod api;
+pub mod app;
+pub mod card;
+pub mod config;
+pub mod control;
+pub mod host;
+pub mod journal;
+pub mod power;
+pub mod report;
+pub mod runbook;
+pub mod secrets;
+pub mod sim;
+pub mod site;

@@ -1,0 +1,3 @@
+//! metisd: see the library.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! UPSes through NUT: client, policy, budget.

@@ -1,0 +1,1 @@
+//! Pure: a finished run to a report.

@@ -1,0 +1,1 @@
+//! SecretRef to zeroised bytes.

@@ -1,0 +1,18 @@
+//! Nouns that every room shares: pure data, no effects, no imports from other rooms.
+
+mod ids;
+mod inventory;
+mod now;
+mod power;
+mod secret;
+pub mod step;
+
+pub use ids::{BootId, ClassName, DomainName, NodeName, RunId, SettingsDigest, StepId, UpsName};
+pub use inventory::{
+    Arch, Class, HostKeyAlgorithm, ImageRef, Inventory, JournaldSettings, K3sRole, K3sSettings, MergedNode, NetworkRenderer,
+    NetworkSettings, Node, NodeSettings, SeedPlace, SshSettings, SshUser,
+};
+pub use now::Now;
+pub use power::{PowerDomain, Reading, Verdict};
+pub use secret::{Secret, SecretRef};
+pub use step::Step;
