@@ -1,1 +1,3 @@
 //! This host: clock, boot id, service manager.
+
+pub mod clock;

@@ -14,7 +14,7 @@ pub struct Guard {
 }
 
 /// Bytes done within a step. Volatile: it never enters the journal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Progress {
     /// What is counted: `fetch`, `unpack`, `write`, `verify`.
     pub stage: &'static str,

@@ -1,5 +1,6 @@
 //! Nouns that every room shares: pure data, no effects, no imports from other rooms.
 
+mod guard;
 mod ids;
 mod inventory;
 mod now;
@@ -7,12 +8,13 @@ mod power;
 mod secret;
 pub mod step;
 
+pub use guard::{Guard, Progress};
 pub use ids::{BootId, ClassName, DomainName, NodeName, RunId, SettingsDigest, StepId, UpsName};
 pub use inventory::{
     Arch, Class, HostKeyAlgorithm, ImageRef, Inventory, JournaldSettings, K3sRole, K3sSettings, MergedNode, NetworkRenderer,
     NetworkSettings, Node, NodeSettings, SeedPlace, SshSettings, SshUser,
 };
 pub use now::Now;
-pub use power::{PowerDomain, Reading, Verdict};
+pub use power::{OnTrigger, PowerDomain, Reading, Verdict};
 pub use secret::{Secret, SecretRef};
 pub use step::Step;

@@ -46,3 +46,16 @@ pub struct PowerDomain {
     /// Nodes and hosts of the inventory that are fed by it.
     pub nodes: BTreeSet<NodeName>,
 }
+
+/// What metis does when a trigger is decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnTrigger {
+    /// Disarmed: the trigger is journaled, shown and logged, and nothing else.
+    #[default]
+    Observe,
+    /// Stops k3s on all hosts; hosts stay on.
+    ClusterOnly,
+    /// Stops k3s, then powers the hosts off.
+    HostPoweroff,
+}
