@@ -1,1 +1,3 @@
-//! tests
+//! What the tests on real parts share.
+
+pub mod require;
