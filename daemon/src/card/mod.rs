@@ -1,7 +1,15 @@
 //! Recovery cards: plan, image, injection, device.
 
+mod bytes;
+mod layout;
+mod media;
 mod prepared;
 mod settings;
 
+pub use layout::{FatBits, FileSystem, FsKind, Layout, LayoutError, Partition, PartitionType, Table};
+pub use media::{FileImage, MemImage};
 pub use prepared::{Extent, InjectedFile, Prepared, ReadAt, Verified};
 pub use settings::Settings;
+
+#[cfg(test)]
+mod testing;
