@@ -3,6 +3,7 @@
 mod bytes;
 mod layout;
 mod media;
+pub mod merge;
 mod prepared;
 mod settings;
 
