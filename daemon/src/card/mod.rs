@@ -1,6 +1,7 @@
 //! Recovery cards: plan, image, injection, device.
 
 mod bytes;
+pub mod device;
 mod layout;
 mod media;
 pub mod merge;
