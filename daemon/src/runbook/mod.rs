@@ -1,1 +1,16 @@
 //! Pure: plans as data, and the runner over them. Knows no domain words.
+//!
+//! A [`Runbook`] says what is to be done; a [`Run`] is a runbook with the state of its steps; [`next`] says what has to happen now;
+//! [`settle`] says what the end of an attempt means; [`cut`] shares out the time that is left.
+
+mod cut;
+mod next;
+mod run;
+mod settle;
+mod types;
+
+pub use cut::cut;
+pub use next::{ABORT_GRACE, Order, next};
+pub use run::{Hold, Run, StepState};
+pub use settle::{resume, settle};
+pub use types::{Form, Limit, Mode, OnFailure, Outcome, Phase, PlannedStep, Replay, Retry, Runbook, Status, StepResult};
