@@ -1,3 +1,5 @@
 //! What the tests on real parts share.
 
+pub mod nspawn;
+pub mod qemu;
 pub mod require;

@@ -1,4 +1,5 @@
 //! Keeps the rooms of the daemon apart: who may import whom.
+#![allow(clippy::expect_used, reason = "a test")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

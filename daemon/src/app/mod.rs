@@ -1,1 +1,4 @@
 //! The composition root: wires rooms to real or simulated parts.
+
+pub mod args;
+pub mod logging;

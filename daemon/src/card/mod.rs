@@ -5,6 +5,7 @@ pub mod device;
 mod layout;
 mod media;
 pub mod merge;
+pub mod plan;
 mod prepared;
 mod settings;
 

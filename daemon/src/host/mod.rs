@@ -1,3 +1,4 @@
-//! This host: clock, boot id, service manager.
+//! This host: clock, service manager.
 
 pub mod clock;
+pub mod service_manager;

@@ -1,0 +1,52 @@
+//! Arguments of `metisd`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Watches the UPSes, stops and starts the cluster, burns recovery cards. Harmless until it is armed.
+#[derive(Debug, Parser)]
+#[command(name = "metisd", version)]
+pub struct Arguments {
+    /// How the daemon runs.
+    #[command(flatten)]
+    pub daemon: DaemonArguments,
+    /// Something else than the daemon.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// How the daemon runs.
+#[derive(Debug, Clone, Args)]
+pub struct DaemonArguments {
+    /// Configuration; the files of metis.d/ beside it are merged into it.
+    #[arg(long, value_name = "FILE", default_value = "/etc/metis/metis.yaml")]
+    pub config: PathBuf,
+    /// Inventory, instead of the one that the configuration names.
+    #[arg(long, value_name = "FILE")]
+    pub inventory: Option<PathBuf>,
+    /// Check configuration and inventory, report every mistake, and end: 0 when there is none.
+    #[arg(long)]
+    pub check_config: bool,
+}
+
+/// What `metisd` can do besides being the daemon.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show all of it on this machine: a simulated site, the real daemon on a real socket, a card burnt into a file, an outage.
+    Sandbox(SandboxArguments),
+    /// Write one card; started by the daemon or by metis-card-writer.socket, with the connection as standard input.
+    #[command(hide = true)]
+    CardWriter,
+}
+
+/// How the sandbox runs.
+#[derive(Debug, Clone, Args)]
+pub struct SandboxArguments {
+    /// Keep the site and the daemon until Ctrl-C, to try commands on them.
+    #[arg(long)]
+    pub stay: bool,
+    /// Where to put it, instead of a temporary folder.
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
