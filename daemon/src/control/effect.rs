@@ -1,0 +1,71 @@
+//! What leaves the mailbox: work to be performed, and word of what ended.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::RunRecord;
+use crate::runbook::Mode;
+use crate::site::{Progress, RunId, SettingsDigest, Step, StepId};
+
+/// What the composition root has to do. It is sent after the facts behind it were recorded.
+#[derive(Debug)]
+pub enum Effect {
+    /// Perform an attempt and send [`super::Event::StepFinished`] when it has ended, whatever became of it.
+    Perform(Box<Job>),
+    /// A run has ended: report it.
+    Ended(Arc<RunRecord>),
+}
+
+/// One attempt at a step.
+#[derive(Debug)]
+pub struct Job {
+    /// Of this run.
+    pub run: RunId,
+    /// Which step.
+    pub step: StepId,
+    /// Serial number, to be handed back.
+    pub attempt: u32,
+    /// Look, or do. A remedy's action is in `action` and is to be done.
+    pub mode: Mode,
+    /// What.
+    pub action: Step,
+    /// Boot time at which `cancel` fires.
+    pub deadline: Duration,
+    /// Settings to which the run is pinned.
+    pub settings: SettingsDigest,
+    /// Fires when the attempt has to end.
+    pub cancel: CancellationToken,
+    /// For byte progress.
+    pub progress: ProgressSink,
+}
+
+/// How far a run's step has come. Volatile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepProgress {
+    /// Which step.
+    pub step: StepId,
+    /// How far.
+    pub progress: Progress,
+}
+
+/// Where a step tells how far it has come; each word replaces the one before.
+#[derive(Debug, Clone)]
+pub struct ProgressSink {
+    step: StepId,
+    to: watch::Sender<Option<StepProgress>>,
+}
+
+impl ProgressSink {
+    /// A sink for one step; `to` is the run's channel.
+    pub fn new(step: StepId, to: watch::Sender<Option<StepProgress>>) -> Self {
+        Self { step, to }
+    }
+
+    /// Tells it. Never blocks.
+    pub fn report(&self, progress: Progress) {
+        self.to.send_replace(Some(StepProgress { step: self.step.clone(), progress }));
+    }
+}

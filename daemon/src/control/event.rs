@@ -1,0 +1,156 @@
+//! What reaches the mailbox, and what is answered.
+
+use std::time::Duration;
+
+use super::{Adopted, Audit};
+use crate::runbook::{Runbook, StepResult};
+use crate::site::{DomainName, Guard, RunId, Step, StepId, UpsName, Verdict};
+
+/// Something that happened. Events are not stored; what is decided on them is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The stored facts were folded; sent once, before anything else.
+    Recovered {
+        /// Version of metisd.
+        version: String,
+        /// The settings in force.
+        settings: Adopted,
+        /// Why settings were refused that are on disk now; the last good ones are in force then.
+        rejected: Vec<String>,
+    },
+    /// A reload brought new settings into force.
+    SettingsAdopted(Adopted),
+    /// A reload was refused.
+    SettingsRejected {
+        /// Each with file, line and column.
+        errors: Vec<String>,
+    },
+    /// The verdict on a UPS.
+    UpsVerdict {
+        /// Which.
+        ups: UpsName,
+        /// What is believed of it now.
+        verdict: Verdict,
+        /// Why.
+        reason: String,
+    },
+    /// FSD stood at first sight while on line.
+    FsdLatched {
+        /// Of this UPS.
+        ups: UpsName,
+    },
+    /// The verdict on a power domain.
+    DomainVerdict {
+        /// Which.
+        domain: DomainName,
+        /// What is believed of it now.
+        verdict: Verdict,
+        /// Why.
+        reason: String,
+    },
+    /// A domain is about to lose power.
+    Trigger {
+        /// Which.
+        domain: DomainName,
+        /// Why.
+        because: String,
+        /// What a shutdown needs.
+        budget: Duration,
+        /// Runtime that is left, where it is known.
+        runtime: Option<Duration>,
+    },
+    /// The reason of a trigger is gone.
+    TriggerGone {
+        /// Of this domain.
+        domain: DomainName,
+        /// Why.
+        because: String,
+    },
+    /// An attempt at a step came to its end.
+    StepFinished {
+        /// Of this run.
+        run: RunId,
+        /// Which.
+        step: StepId,
+        /// Which attempt, as in [`super::Job::attempt`].
+        attempt: u32,
+        /// How.
+        result: StepResult,
+    },
+    /// Something worth telling happened in a step.
+    Milestone {
+        /// Of this run.
+        run: RunId,
+        /// Which.
+        step: StepId,
+        /// What.
+        message: String,
+    },
+    /// A moment that an order asked for has come.
+    TimerFired,
+    /// Facts do not reach the disk.
+    JournalFailed {
+        /// Why.
+        reason: String,
+    },
+    /// Facts reach the disk again.
+    JournalRestored,
+    /// Wall-clock time went another way than boot time.
+    ClockJumped {
+        /// Seconds; negative: backwards.
+        seconds: i64,
+    },
+    /// Somebody asks for something.
+    Asked(Request),
+}
+
+/// What a caller may ask of the daemon.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Request {
+    /// Execute a plan.
+    Admit {
+        /// Who asks, for people, e.g. `ada (uid 1000)`.
+        requester: String,
+        /// The plan; one with refusals is refused.
+        runbook: Runbook<Step>,
+    },
+    /// End a run, or say what that would unwind.
+    Cancel {
+        /// Who asks, for people.
+        requester: String,
+        /// Which run.
+        run: RunId,
+        /// False: only say it.
+        execute: bool,
+    },
+    /// Record a mutating call.
+    Audit(Audit),
+    /// Stop the daemon: runs that cannot be resumed are cancelled, the others stay as they are.
+    Stop,
+}
+
+/// What is answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// The run is recorded and begins.
+    Admitted {
+        /// Its id.
+        run: RunId,
+    },
+    /// All guards that refuse, at once.
+    Refused {
+        /// At least one.
+        guards: Vec<Guard>,
+    },
+    /// What the cancellation unwinds, or why it cannot be.
+    Cancel {
+        /// For people.
+        consequences: Vec<String>,
+        /// Whether it was ordered.
+        cancelled: bool,
+    },
+    /// There is no such run.
+    NoSuchRun,
+    /// Recorded.
+    Noted,
+}

@@ -1,0 +1,347 @@
+//! What is true because it happened. The only thing that is stored.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::runbook::{Mode, Outcome, Runbook, Status};
+use crate::site::{BootId, DomainName, Now, OnTrigger, RunId, SettingsDigest, Step, StepId, UpsName, Verdict};
+
+/// A fact and the moment at which it was recorded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Told {
+    /// Where and when.
+    pub stamp: Stamp,
+    /// What.
+    pub fact: Fact,
+}
+
+/// Place in the journal and moment of a fact.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stamp {
+    /// Journal position; only grows.
+    pub seq: u64,
+    /// When it was recorded.
+    pub now: Now,
+}
+
+/// Settings as they come into force; the values themselves stay in the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adopted {
+    /// SHA-256 of all settings.
+    pub digest: SettingsDigest,
+    /// The files they were read from.
+    pub files: Vec<String>,
+    /// `power.on_trigger`.
+    pub on_trigger: OnTrigger,
+}
+
+/// A mutating call, served or refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Audit {
+    /// The caller's uid as the kernel says (SO_PEERCRED, unix(7)).
+    pub uid: u32,
+    /// His role; empty where he has none.
+    pub role: String,
+    /// The RPC, e.g. `Card.Burn`.
+    pub method: String,
+    /// Upon what, e.g. `titan-13 to /dev/sdz`.
+    pub target: String,
+    /// Whether it was let through.
+    pub allowed: bool,
+}
+
+/// What is stored. A fact holds what was decided, so that an upgrade or a changed threshold cannot rewrite history.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "fact", rename_all = "snake_case")]
+pub enum Fact {
+    /// metisd is up and has read its journal.
+    DaemonStarted {
+        /// The kernel's boot id.
+        boot_id: BootId,
+        /// Version of metisd.
+        version: String,
+    },
+    /// metisd was told to stop; nothing new is admitted.
+    DaemonStopping,
+    /// metisd stopped in order.
+    DaemonStopped,
+    /// Settings came into force; runs that are under way keep theirs.
+    SettingsAdopted {
+        /// Which.
+        #[serde(flatten)]
+        settings: Adopted,
+    },
+    /// A reload was refused; the settings before it stay in force.
+    SettingsRejected {
+        /// Each with file, line and column.
+        errors: Vec<String>,
+    },
+    /// What is believed of a UPS changed.
+    UpsChanged {
+        /// Which.
+        ups: UpsName,
+        /// Before.
+        from: Verdict,
+        /// Now.
+        to: Verdict,
+        /// Why.
+        reason: String,
+    },
+    /// FSD stood at first sight while on line: left over from an earlier outage, shown and not acted on.
+    FsdLatched {
+        /// Of this UPS.
+        ups: UpsName,
+    },
+    /// What is believed of a power domain changed.
+    DomainChanged {
+        /// Which.
+        domain: DomainName,
+        /// Before.
+        from: Verdict,
+        /// Now.
+        to: Verdict,
+        /// Why.
+        reason: String,
+    },
+    /// A domain is about to lose power.
+    TriggerDecided {
+        /// Which.
+        domain: DomainName,
+        /// Why.
+        because: String,
+        /// What `power.on_trigger` said at that moment; `observe`: nothing was done.
+        would_act: OnTrigger,
+        /// What a shutdown was taken to need.
+        budget: Duration,
+        /// Runtime that was left, where it was known.
+        runtime: Option<Duration>,
+    },
+    /// The reason of a trigger is gone.
+    TriggerCleared {
+        /// Of this domain.
+        domain: DomainName,
+        /// Why.
+        because: String,
+    },
+    /// A run was admitted.
+    RunAdmitted {
+        /// Its id.
+        run: RunId,
+        /// Its plan.
+        runbook: Runbook<Step>,
+        /// Who asked, for people.
+        requester: String,
+        /// The settings it is pinned to.
+        settings: SettingsDigest,
+        /// The boot it belongs to.
+        boot_id: BootId,
+    },
+    /// Nothing new of the run is started for now.
+    RunHeld {
+        /// Which.
+        run: RunId,
+        /// Why, and what ends it.
+        because: String,
+    },
+    /// The run goes on.
+    RunReleased {
+        /// Which.
+        run: RunId,
+    },
+    /// An attempt at a step begins.
+    StepStarted {
+        /// Of this run.
+        run: RunId,
+        /// Which.
+        step: StepId,
+        /// What it is asked for.
+        mode: Mode,
+        /// Its serial number.
+        attempt: u32,
+        /// Boot time at which it will be told to end.
+        deadline: Duration,
+    },
+    /// The attempt under way was told to end.
+    StepAborted {
+        /// Of this run.
+        run: RunId,
+        /// Which.
+        step: StepId,
+        /// Why.
+        because: String,
+    },
+    /// An attempt ended, and there will be another.
+    StepWaits {
+        /// Of this run.
+        run: RunId,
+        /// Which.
+        step: StepId,
+        /// Boot time of the next attempt.
+        until: Duration,
+        /// What it will be asked for.
+        then: Mode,
+        /// How the last one ended.
+        detail: String,
+    },
+    /// A step ended.
+    StepEnded {
+        /// Of this run.
+        run: RunId,
+        /// Which.
+        step: StepId,
+        /// As what.
+        status: Status,
+        /// For people.
+        detail: String,
+    },
+    /// Something worth telling happened in a step.
+    Milestone {
+        /// Of this run.
+        run: RunId,
+        /// Which.
+        step: StepId,
+        /// What.
+        message: String,
+    },
+    /// Somebody wants a run to end.
+    CancelRequested {
+        /// Which.
+        run: RunId,
+        /// Who, and why.
+        because: String,
+    },
+    /// A run ended.
+    RunEnded {
+        /// Which.
+        run: RunId,
+        /// How.
+        outcome: Outcome,
+        /// Why; empty where it is simply done.
+        reason: String,
+    },
+    /// A mutating call was served or refused.
+    CallAudited {
+        /// Which.
+        #[serde(flatten)]
+        audit: Audit,
+    },
+    /// Facts do not reach the disk.
+    JournalDegraded {
+        /// Why.
+        reason: String,
+    },
+    /// Facts reach the disk again, those kept meanwhile included.
+    JournalRestored,
+    /// Wall-clock time went another way than boot time.
+    ClockJumped {
+        /// Seconds; negative: backwards.
+        seconds: i64,
+    },
+}
+
+/// Why a stored fact could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// Written by a newer metis.
+    #[error("fact {kind} has version {version}, and this metis knows up to {known}: install the newer metis again", known = Fact::VERSION)]
+    Newer {
+        /// Its kind.
+        kind: String,
+        /// Its version.
+        version: u16,
+    },
+    /// Not what any metis wrote.
+    #[error("fact {kind} cannot be read: {source}")]
+    Malformed {
+        /// Its kind.
+        kind: String,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+}
+
+impl Fact {
+    /// Version of the stored form. A change of it comes with a step in [`Fact::decode`] from the form before.
+    pub const VERSION: u16 = 1;
+
+    /// Its kind as users see it in history.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::DaemonStarted { .. } => "daemon.started",
+            Self::DaemonStopping => "daemon.stopping",
+            Self::DaemonStopped => "daemon.stopped",
+            Self::SettingsAdopted { .. } => "settings.adopted",
+            Self::SettingsRejected { .. } => "settings.rejected",
+            Self::UpsChanged { .. } => "ups.changed",
+            Self::FsdLatched { .. } => "ups.fsd-latched",
+            Self::DomainChanged { .. } => "domain.changed",
+            Self::TriggerDecided { .. } => "trigger.decided",
+            Self::TriggerCleared { .. } => "trigger.cleared",
+            Self::RunAdmitted { .. } => "run.admitted",
+            Self::RunHeld { .. } => "run.held",
+            Self::RunReleased { .. } => "run.released",
+            Self::StepStarted { .. } => "step.started",
+            Self::StepAborted { .. } => "step.aborted",
+            Self::StepWaits { .. } => "step.waits",
+            Self::StepEnded { .. } => "step.ended",
+            Self::Milestone { .. } => "milestone",
+            Self::CancelRequested { .. } => "run.cancel-requested",
+            Self::RunEnded { .. } => "run.ended",
+            Self::CallAudited { .. } => "call.audited",
+            Self::JournalDegraded { .. } => "journal.degraded",
+            Self::JournalRestored => "journal.restored",
+            Self::ClockJumped { .. } => "clock.jumped",
+        }
+    }
+
+    /// The run it belongs to.
+    pub fn run(&self) -> Option<&RunId> {
+        match self {
+            Self::RunAdmitted { run, .. }
+            | Self::RunHeld { run, .. }
+            | Self::RunReleased { run }
+            | Self::StepStarted { run, .. }
+            | Self::StepAborted { run, .. }
+            | Self::StepWaits { run, .. }
+            | Self::StepEnded { run, .. }
+            | Self::Milestone { run, .. }
+            | Self::CancelRequested { run, .. }
+            | Self::RunEnded { run, .. } => Some(run),
+            Self::DaemonStarted { .. }
+            | Self::DaemonStopping
+            | Self::DaemonStopped
+            | Self::SettingsAdopted { .. }
+            | Self::SettingsRejected { .. }
+            | Self::UpsChanged { .. }
+            | Self::FsdLatched { .. }
+            | Self::DomainChanged { .. }
+            | Self::TriggerDecided { .. }
+            | Self::TriggerCleared { .. }
+            | Self::CallAudited { .. }
+            | Self::JournalDegraded { .. }
+            | Self::JournalRestored
+            | Self::ClockJumped { .. } => None,
+        }
+    }
+
+    /// The step it belongs to.
+    pub fn step(&self) -> Option<&StepId> {
+        match self {
+            Self::StepStarted { step, .. }
+            | Self::StepAborted { step, .. }
+            | Self::StepWaits { step, .. }
+            | Self::StepEnded { step, .. }
+            | Self::Milestone { step, .. } => Some(step),
+            _ => None,
+        }
+    }
+
+    /// Reads a stored fact of this or an earlier version.
+    pub fn decode(kind: &str, version: u16, payload: &str) -> Result<Self, DecodeError> {
+        if version > Self::VERSION {
+            return Err(DecodeError::Newer { kind: kind.to_owned(), version });
+        }
+        serde_json::from_str(payload).map_err(|source| DecodeError::Malformed { kind: kind.to_owned(), source })
+    }
+}

@@ -1,0 +1,84 @@
+//! The way into the mailbox, and the way to what it publishes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use super::{Event, Reply, Request, StepProgress, Told, View};
+use crate::site::RunId;
+
+/// A request that is not answered within this time is given up.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// Why a request brought no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum HandleError {
+    /// The loop has ended.
+    #[error("metisd is stopping")]
+    Stopped,
+    /// The loop hangs; the request may still be served.
+    #[error("metisd's control loop did not answer within {} s: look at `journalctl -u metisd`", ANSWER_WITHIN.as_secs())]
+    Hangs,
+}
+
+/// What arrives in the mailbox.
+#[derive(Debug)]
+pub enum Letter {
+    /// An event.
+    Event(Event),
+    /// A request and where its answer goes.
+    Ask(Request, oneshot::Sender<Reply>),
+}
+
+/// Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    pub(super) letters: mpsc::Sender<Letter>,
+    pub(super) view: watch::Receiver<Arc<View>>,
+    pub(super) told: broadcast::Sender<Arc<Told>>,
+    pub(super) heartbeat: Arc<AtomicU64>,
+}
+
+impl Handle {
+    /// Asks, and waits for the answer.
+    pub async fn request(&self, request: Request) -> Result<Reply, HandleError> {
+        let (answer, answered) = oneshot::channel();
+        let exchange = async {
+            self.letters.send(Letter::Ask(request, answer)).await.map_err(|_| HandleError::Stopped)?;
+            answered.await.map_err(|_| HandleError::Stopped)
+        };
+        tokio::time::timeout(ANSWER_WITHIN, exchange).await.unwrap_or(Err(HandleError::Hangs))
+    }
+
+    /// Tells what happened; waits while the mailbox is full. After the loop's end it goes nowhere.
+    pub async fn send(&self, event: Event) {
+        let _ = self.letters.send(Letter::Event(event)).await;
+    }
+
+    /// The newest view.
+    pub fn view(&self) -> Arc<View> {
+        self.view.borrow().clone()
+    }
+
+    /// Every view from now on; a slow reader misses some, never the newest.
+    pub fn views(&self) -> watch::Receiver<Arc<View>> {
+        self.view.clone()
+    }
+
+    /// Every fact from now on. Who falls behind is told so and takes the missing ones from the journal's reader.
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<Told>> {
+        self.told.subscribe()
+    }
+
+    /// Byte progress of a run that is under way.
+    pub fn progress(&self, run: &RunId) -> Option<watch::Receiver<Option<StepProgress>>> {
+        self.view.borrow().progress.get(run).cloned()
+    }
+
+    /// Boot time of the loop's last turn; it turns at least every [`super::Options::tick`].
+    pub fn heartbeat(&self) -> Duration {
+        Duration::from_millis(self.heartbeat.load(Ordering::Relaxed))
+    }
+}

@@ -1,0 +1,134 @@
+//! What the facts add up to.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::Adopted;
+use crate::runbook::Run;
+use crate::site::{BootId, DomainName, OnTrigger, RunId, SettingsDigest, Step, UpsName, Verdict};
+
+/// Runs that have ended are kept up to this many; older ones are in the journal only.
+pub const RUNS_KEPT: usize = 100;
+
+/// Everything that is known, folded from the facts. Only [`super::apply`] changes it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Facts folded so far.
+    pub facts: u64,
+    /// Journal position of the newest of them.
+    pub last_seq: u64,
+    /// The daemon's present life, or its last one.
+    pub life: Option<Life>,
+    /// Numbers given to runs so far.
+    pub run_numbers: u64,
+    /// The newest runs, oldest first; every run that has not ended is among them.
+    pub runs: VecDeque<RunRecord>,
+    /// Settings in force.
+    pub settings: Option<SettingsState>,
+    /// What is believed of the UPSes.
+    pub upses: BTreeMap<UpsName, Belief>,
+    /// What is believed of the power domains.
+    pub domains: BTreeMap<DomainName, Belief>,
+    /// The newest trigger of each domain.
+    pub triggers: BTreeMap<DomainName, TriggerRecord>,
+    /// Why facts do not reach the disk.
+    pub journal_trouble: Option<String>,
+}
+
+/// From start to stop of metisd.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Life {
+    /// The kernel's boot id.
+    pub boot_id: BootId,
+    /// Version of metisd.
+    pub version: String,
+    /// When it started.
+    pub started: Timestamp,
+    /// It was told to stop.
+    pub stopping: bool,
+    /// It stopped in order.
+    pub stopped: bool,
+}
+
+/// Settings in force and the newest ones that were refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettingsState {
+    /// In force.
+    #[serde(flatten)]
+    pub adopted: Adopted,
+    /// Since when.
+    pub since: Timestamp,
+    /// Errors of the newest reload, where it was refused.
+    pub rejected: Vec<String>,
+}
+
+/// What is believed of a UPS or a power domain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Belief {
+    /// What.
+    pub verdict: Verdict,
+    /// Since when.
+    pub since: Timestamp,
+    /// Why.
+    pub reason: String,
+}
+
+/// A decided trigger.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TriggerRecord {
+    /// When it was decided.
+    pub at: Timestamp,
+    /// Why.
+    pub because: String,
+    /// What `power.on_trigger` said; `observe`: nothing was done.
+    pub would_act: OnTrigger,
+    /// What a shutdown was taken to need.
+    pub budget: Duration,
+    /// Runtime that was left, where it was known.
+    pub runtime: Option<Duration>,
+    /// When its reason was gone; `None`: it stands.
+    pub cleared: Option<Timestamp>,
+}
+
+/// A run with all that is known of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// Kind and number.
+    pub id: RunId,
+    /// Plan and step states.
+    pub run: Run<Step>,
+    /// Who asked, for people.
+    pub requester: String,
+    /// The settings it is pinned to.
+    pub settings: SettingsDigest,
+    /// The boot it belongs to.
+    pub boot_id: BootId,
+    /// When it was admitted.
+    pub started: Timestamp,
+    /// When it ended.
+    pub ended: Option<Timestamp>,
+    /// Why it ended as it did; empty where it is simply done.
+    pub reason: String,
+    /// Journal position of its newest fact.
+    pub seq: u64,
+}
+
+impl State {
+    /// A run that is kept.
+    pub fn run(&self, id: &RunId) -> Option<&RunRecord> {
+        self.runs.iter().find(|record| record.id == *id)
+    }
+
+    /// Runs that have not ended, oldest first.
+    pub fn active(&self) -> impl Iterator<Item = &RunRecord> {
+        self.runs.iter().filter(|record| record.run.outcome.is_none())
+    }
+
+    /// Whether the daemon was told to stop.
+    pub fn stopping(&self) -> bool {
+        self.life.as_ref().is_some_and(|life| life.stopping)
+    }
+}

@@ -1,0 +1,162 @@
+//! What readers see: one immutable value, published after each batch of facts.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use super::{Belief, RunRecord, SettingsState, State, StepProgress, TriggerRecord};
+use crate::runbook::Status;
+use crate::site::{BootId, DomainName, OnTrigger, RunId, UpsName};
+
+/// Everything there is to see.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    /// Journal position of the newest fact in it.
+    pub last_seq: u64,
+    /// Version of metisd; empty before it has started.
+    pub version: String,
+    /// When metisd started.
+    pub started: Option<Timestamp>,
+    /// The kernel's boot id.
+    pub boot_id: Option<BootId>,
+    /// One line for people; systemd's `STATUS=`.
+    pub phase: String,
+    /// The newest runs, newest first.
+    pub runs: Vec<Arc<RunRecord>>,
+    /// Byte progress of the runs that are under way.
+    pub progress: BTreeMap<RunId, watch::Receiver<Option<StepProgress>>>,
+    /// Verdicts on the UPSes as recorded.
+    pub upses: BTreeMap<UpsName, Belief>,
+    /// Verdicts on the power domains as recorded.
+    pub domains: BTreeMap<DomainName, Belief>,
+    /// The newest trigger of each domain.
+    pub triggers: BTreeMap<DomainName, TriggerRecord>,
+    /// The journal's state.
+    pub journal: JournalView,
+    /// Settings in force.
+    pub settings: Option<SettingsState>,
+    /// What is not as it should be, each with what to do.
+    pub problems: Vec<String>,
+    /// metisd was told to stop.
+    pub stopping: bool,
+}
+
+/// How the journal is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct JournalView {
+    /// Why facts do not reach the disk; `None`: they do.
+    pub degraded: Option<String>,
+    /// Facts folded since the journal began.
+    pub facts: u64,
+    /// Facts that wait for the disk.
+    pub waiting: u64,
+    /// Facts that found no place at all.
+    pub lost: u64,
+}
+
+impl View {
+    /// Whether a trigger would be acted upon.
+    pub fn armed(&self) -> bool {
+        self.on_trigger() != OnTrigger::Observe
+    }
+
+    /// `power.on_trigger`.
+    pub fn on_trigger(&self) -> OnTrigger {
+        self.settings.as_ref().map_or(OnTrigger::Observe, |settings| settings.adopted.on_trigger)
+    }
+
+    /// The run of that id, or the newest for `last`.
+    pub fn run(&self, id: &str) -> Option<&Arc<RunRecord>> {
+        if id == "last" { self.runs.first() } else { self.runs.iter().find(|record| record.id.as_str() == id) }
+    }
+
+    /// Builds it from the state; runs that did not change are shared with the view before.
+    pub fn build(state: &State, before: &Self, volatile: Volatile) -> Self {
+        let life = state.life.as_ref();
+        Self {
+            last_seq: state.last_seq,
+            version: life.map(|life| life.version.clone()).unwrap_or_default(),
+            started: life.map(|life| life.started),
+            boot_id: life.map(|life| life.boot_id.clone()),
+            phase: phase_line(state),
+            runs: state.runs.iter().rev().map(|record| share(record, before)).collect(),
+            progress: volatile.progress,
+            upses: state.upses.clone(),
+            domains: state.domains.clone(),
+            triggers: state.triggers.clone(),
+            journal: JournalView {
+                degraded: state.journal_trouble.clone(),
+                facts: state.facts,
+                waiting: volatile.waiting,
+                lost: volatile.lost,
+            },
+            settings: state.settings.clone(),
+            problems: problems(state, volatile.lost),
+            stopping: state.stopping(),
+        }
+    }
+}
+
+/// What a view shows that is no fact.
+pub struct Volatile {
+    /// Byte progress of the runs that are under way.
+    pub progress: BTreeMap<RunId, watch::Receiver<Option<StepProgress>>>,
+    /// Facts that wait for the disk.
+    pub waiting: u64,
+    /// Facts that found no place at all.
+    pub lost: u64,
+}
+
+fn share(record: &RunRecord, before: &View) -> Arc<RunRecord> {
+    match before.runs.iter().find(|old| old.id == record.id && old.seq == record.seq) {
+        Some(same) => Arc::clone(same),
+        None => Arc::new(record.clone()),
+    }
+}
+
+/// The daemon's state in one line: the most urgent first.
+fn phase_line(state: &State) -> String {
+    let mut parts = Vec::new();
+    if state.stopping() {
+        parts.push("stopping".to_owned());
+    }
+    for (domain, trigger) in state.triggers.iter().filter(|(_, trigger)| trigger.cleared.is_none()) {
+        let disarmed = if trigger.would_act == OnTrigger::Observe { "DISARMED: would have acted: " } else { "" };
+        parts.push(format!("{domain} is about to lose power ({disarmed}{})", trigger.because));
+    }
+    for record in state.active() {
+        parts.push(run_line(record));
+    }
+    if let Some(trouble) = &state.journal_trouble {
+        parts.push(format!("journal degraded: {trouble}"));
+    }
+    if parts.is_empty() { "watching".to_owned() } else { parts.join("; ") }
+}
+
+fn run_line(record: &RunRecord) -> String {
+    let now = match (&record.run.hold, record.run.book.steps().find(|step| record.run.status(&step.id).in_progress())) {
+        (Some(hold), _) => format!("held: {}", hold.because),
+        (None, Some(step)) if matches!(record.run.status(&step.id), Status::Waiting { .. }) => format!("{} (waiting)", step.title),
+        (None, Some(step)) => step.title.clone(),
+        (None, None) => record.run.book.title.clone(),
+    };
+    format!("{}: {now}", record.id)
+}
+
+fn problems(state: &State, lost: u64) -> Vec<String> {
+    let mut problems = Vec::new();
+    if let Some(trouble) = &state.journal_trouble {
+        problems.push(format!("journal degraded, cards are not burnt until it is well: {trouble}"));
+    }
+    if lost > 0 {
+        problems.push(format!("{lost} facts found no place in the journal or the spill file"));
+    }
+    if let Some(settings) = state.settings.as_ref().filter(|settings| !settings.rejected.is_empty()) {
+        let count = settings.rejected.len();
+        problems
+            .push(format!("the configuration on disk was refused ({count} errors), an earlier one is in force: run metisd --check-config"));
+    }
+    problems
+}
