@@ -1,5 +1,12 @@
 //! UPSes through NUT: client, policy, budget.
 
+pub mod budget;
+mod observation;
+pub mod policy;
+mod reading;
 mod settings;
 
+pub use observation::{LinkError, Observation};
+pub use policy::{Change, DomainState, Snapshot, Trigger, UpsState, Watch};
+pub use reading::reading_from_vars;
 pub use settings::{Settings, Thresholds, TlsSettings, UpsSettings};
