@@ -2,6 +2,7 @@
 
 mod bytes;
 pub mod device;
+pub mod image;
 mod layout;
 mod media;
 pub mod merge;

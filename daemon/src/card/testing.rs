@@ -45,3 +45,36 @@ pub(super) fn sfdisk(path: &Path, script: &str) {
     child.stdin.take().expect("a pipe").write_all(script.as_bytes()).expect("sfdisk reads");
     assert!(child.wait().expect("sfdisk ends").success(), "sfdisk refused {script}");
 }
+
+/// Mounts `image` with the kernel (read-write ext4 by loop device, in a mount namespace of its own), runs a shell script in its root and
+/// unmounts. Returns what it printed; `None` where this machine cannot (said on stderr; a failure where `CI=true`).
+pub(super) fn with_kernel(image: &Path, script: &str) -> Option<String> {
+    let Some(device) = attach(image) else {
+        assert!(std::env::var("CI").is_err(), "CI must be able to attach loop devices");
+        eprintln!("not run: the kernel's view of {} (needs root and loop devices)", image.display());
+        return None;
+    };
+    let dir = tempfile::tempdir().expect("a mount point");
+    let inner =
+        format!("mount -t ext4 {device} {dir} && cd {dir} && {{ {script}\n}}; rc=$?; cd /; umount {dir}; exit $rc", dir = arg(dir.path()));
+    let output = run("unshare", &["-m", "sh", "-ec", &inner]);
+    ok("losetup", &["-d", &device]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{script}: {text}{}", String::from_utf8_lossy(&output.stderr));
+    Some(text)
+}
+
+/// Attaches `image` to a loop device that nobody has, by number: `losetup -f` races with every other test of the machine.
+fn attach(image: &Path) -> Option<String> {
+    if !nix::unistd::geteuid().is_root() {
+        return None;
+    }
+    let first = 100 + std::process::id() % 400;
+    (first..first + 40).find_map(|number| {
+        let device = format!("/dev/loop{number}");
+        if !Path::new(&device).exists() {
+            run("mknod", &["-m", "660", &device, "b", "7", &number.to_string()]);
+        }
+        run("losetup", &[&device, arg(image)]).status.success().then_some(device)
+    })
+}

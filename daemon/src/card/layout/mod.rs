@@ -1,5 +1,6 @@
 //! What an image holds: its partition table, its partitions and their file systems. Reads only; nothing in an image can make it panic.
 
+pub(super) mod fat;
 mod probe;
 mod table;
 

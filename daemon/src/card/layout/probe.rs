@@ -3,6 +3,7 @@
 use super::super::ReadAt;
 use super::super::bytes::{byte, le16, le32, slice, text, uuid};
 use super::super::media::read_up_to;
+use super::fat::geometry;
 use super::{FatBits, FileSystem, FsKind, LayoutError};
 
 /// Enough for every superblock looked at but btrfs' (at 64 KiB) and iso9660's (at 32 KiB).
@@ -81,56 +82,11 @@ struct Fat {
 
 /// Whether a boot sector is that of a FAT file system (as opposed to an MBR, which has the same signature).
 pub(super) fn is_fat(sector: &[u8]) -> bool {
-    fat(sector).is_some()
-}
-
-/// The geometry in a FAT boot sector (Microsoft FAT specification 1.03), if all of it is possible.
-struct FatGeometry {
-    bits: FatBits,
-    cluster: u64,
-    /// Byte offset of the root directory (FAT12/16) or of the cluster area (FAT32).
-    root: u64,
-    /// Byte offset of the cluster area, where cluster 2 begins.
-    clusters: u64,
-}
-
-fn fat_geometry(sector: &[u8]) -> Option<FatGeometry> {
-    let bytes_per_sector = u64::from(le16(sector, 11));
-    let per_cluster = u64::from(byte(sector, 13));
-    let (reserved, fats) = (u64::from(le16(sector, 14)), u64::from(byte(sector, 16)));
-    let root_entries = u64::from(le16(sector, 17));
-    let total = if le16(sector, 19) == 0 { u64::from(le32(sector, 32)) } else { u64::from(le16(sector, 19)) };
-    let (short, long) = (u64::from(le16(sector, 22)), u64::from(le32(sector, 36)));
-    let possible = le16(sector, 510) == 0xAA55
-        && matches!(byte(sector, 0), 0xEB | 0xE9)
-        && [512, 1024, 2048, 4096].contains(&bytes_per_sector)
-        && per_cluster.is_power_of_two()
-        && reserved > 0
-        && (1..=2).contains(&fats)
-        && byte(sector, 21) >= 0xF0;
-    let fat_sectors = if short == 0 { long } else { short };
-    if !possible || fat_sectors == 0 {
-        return None;
-    }
-    let root_sectors = (root_entries * 32).div_ceil(bytes_per_sector);
-    let first_root = reserved + fats * fat_sectors;
-    let count = total.checked_sub(first_root + root_sectors)? / per_cluster;
-    // As Linux decides (fs/fat/inode.c): no 16-bit FAT length means FAT32, however few clusters there are.
-    let bits = match count {
-        _ if short == 0 => FatBits::Fat32,
-        0..4085 => FatBits::Fat12,
-        _ => FatBits::Fat16,
-    };
-    Some(FatGeometry {
-        bits,
-        cluster: per_cluster * bytes_per_sector,
-        root: first_root * bytes_per_sector,
-        clusters: (first_root + root_sectors) * bytes_per_sector,
-    })
+    geometry(sector).is_some()
 }
 
 fn fat(head: &[u8]) -> Option<Fat> {
-    let geometry = fat_geometry(head)?;
+    let geometry = geometry(head)?;
     let extended = if geometry.bits == FatBits::Fat32 { 66 } else { 38 };
     let (mut label, mut serial) = (None, None);
     if matches!(byte(head, extended), 0x28 | 0x29) {

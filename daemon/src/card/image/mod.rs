@@ -1,0 +1,3 @@
+//! Golden images: fetched, verified, kept in the cache in a form that is read at random and checked on every read.
+
+pub mod extents;
