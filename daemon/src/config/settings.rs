@@ -1,7 +1,7 @@
 //! What the files say, validated: one value that a run is pinned to by its digest.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -147,9 +147,11 @@ fn digest(
     card: &card::Settings,
     inventory: &Inventory,
 ) -> SettingsDigest {
-    let mut hash = Sha256::new();
-    // Serialising fails only on map keys that are not text, of which the sections have none; a failure would still be a stable digest.
+    // Serialising fails only on map keys that are not text, of which the sections have none.
     let json = serde_json::to_vec(&(daemon, api, power, card, inventory)).unwrap_or_default();
-    hash.update(&json);
-    SettingsDigest::new(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+    let mut hex = String::with_capacity(64);
+    for byte in Sha256::digest(&json) {
+        let _ = write!(hex, "{byte:02x}");
+    }
+    SettingsDigest::new(hex)
 }

@@ -1,0 +1,165 @@
+//! What must agree across sections and files.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt::Display;
+
+use super::inventory::NodeDraft;
+use super::network::misfits;
+use super::{InventoryDraft, PowerDraft};
+use crate::config::cursor::{Mention, Report};
+use crate::config::diagnostic::Place;
+use crate::config::suggest::did_you_mean;
+use crate::config::values::split_host;
+use crate::site::{Class, Inventory, K3sRole, Node, NodeSettings};
+
+/// Reports names that refer to nothing, things that exist twice, and settings that do not fit together.
+pub fn check(report: &Report, power: &PowerDraft, inventory: Option<&InventoryDraft>) {
+    domains(report, power, inventory);
+    same_upses(report, power);
+    if let Some(draft) = inventory {
+        nodes(report, draft);
+    }
+}
+
+/// Each name is complained about where it stands.
+fn refer<T: Display>(report: &Report, mention: &Mention<T>, known: &HashSet<&str>, what: &str, add: &str) {
+    let name = mention.name.to_string();
+    if known.contains(name.as_str()) {
+        return;
+    }
+    let hint = did_you_mean(&name, known.iter().copied()).map(|word| format!("; did you mean `{word}`?")).unwrap_or_default();
+    report.error(&mention.place, &mention.path, format!("`{name}` is not a {what}{hint} ({add})"));
+}
+
+fn names(mentions: &[Mention<String>]) -> HashSet<&str> {
+    mentions.iter().map(|mention| mention.name.as_str()).collect()
+}
+
+fn domains(report: &Report, power: &PowerDraft, inventory: Option<&InventoryDraft>) {
+    let upses = names(&power.upses);
+    let nodes = inventory.map(|draft| names(&draft.node_keys));
+    let mut feeds: BTreeMap<Vec<&str>, &Place> = BTreeMap::new();
+    let mut fed: BTreeMap<&str, &Mention<_>> = BTreeMap::new();
+    for domain in &power.domains {
+        // A UPS may stand in a file that could not be read.
+        for ups in domain.upses.iter().filter(|_| !report.is_incomplete()) {
+            refer(report, ups, &upses, "UPS of this site", "add it to power.upses");
+        }
+        for node in &domain.nodes {
+            if let Some(nodes) = &nodes {
+                refer(report, node, nodes, "node of the inventory", "add it to nodes of the inventory");
+            }
+            // A domain is what fails together, so the set of a node's feeds decides on its one domain.
+            if let Some(first) = fed.insert(node.name.as_str(), node) {
+                let message = format!(
+                    "`{}` is in another domain already, at {}; a node with several feeds belongs to one domain that names them all",
+                    node.name, first.place
+                );
+                report.error(&node.place, &node.path, message);
+            }
+        }
+        let mut set: Vec<&str> = domain.upses.iter().map(|ups| ups.name.as_str()).collect();
+        set.sort_unstable();
+        if set.is_empty() {
+            continue;
+        }
+        if let Some(first) = feeds.insert(set, &domain.place) {
+            let message = format!("has the same UPSes as the domain at {first}, so both fail together; make them one domain");
+            report.error(&domain.place, &domain.path, message);
+        }
+    }
+}
+
+/// `ups@host` and `ups@host:3493` are one UPS.
+fn same_upses(report: &Report, power: &PowerDraft) {
+    let mut seen: BTreeMap<(&str, String, u16), &Mention<String>> = BTreeMap::new();
+    for mention in &power.upses {
+        let Some((ups, host)) = mention.name.split_once('@') else { continue };
+        let Some((host, port)) = split_host(host) else { continue };
+        let identity = (ups, host.to_ascii_lowercase(), port.unwrap_or(3493));
+        if let Some(first) = seen.insert(identity, mention) {
+            let message = format!(
+                "is the same UPS as `{}` at {} (3493 is the port where none is given); remove one of them",
+                first.name, first.place
+            );
+            report.error(&mention.place, &mention.path, message);
+        }
+    }
+}
+
+fn nodes(report: &Report, draft: &InventoryDraft) {
+    let classes = names(&draft.classes);
+    let mut addresses = BTreeMap::new();
+    let mut hostnames = BTreeMap::new();
+    for places in &draft.nodes {
+        let Some(node) = draft.inventory.nodes.get(&places.name.name) else { continue };
+        if let Some(class) = &places.class {
+            refer(report, class, &classes, "class of this inventory", "add it to classes");
+        }
+        let hostname = node.hostname.as_deref().unwrap_or(places.name.name.as_str());
+        if let Some(first) = hostnames.insert(hostname, &places.name) {
+            let message =
+                format!("the host name `{hostname}` belongs to `{}` at {} already; host names must differ", first.name, first.place);
+            report.error(&places.hostname.place, &places.hostname.path, message);
+        }
+        let effective = Effective { inventory: &draft.inventory, node, class: draft.inventory.classes.get(&node.class) };
+        if let Some(address) = effective.get(|settings| settings.network.address)
+            && let Some(first) = addresses.insert(address, &places.name)
+        {
+            let message = format!("the address {address} belongs to `{}` at {} already; addresses must differ", first.name, first.place);
+            report.error(&places.address.place, &places.address.path, message);
+        }
+        node_fits(report, places, &effective);
+    }
+}
+
+/// A node with its class and the defaults: the first of node, class and defaults that says something counts.
+struct Effective<'a> {
+    inventory: &'a Inventory,
+    node: &'a Node,
+    class: Option<&'a Class>,
+}
+
+impl Effective<'_> {
+    fn get<T>(&self, read: impl Fn(&NodeSettings) -> Option<T>) -> Option<T> {
+        read(&self.node.settings).or_else(|| self.class.and_then(|class| read(&class.settings))).or_else(|| read(&self.inventory.defaults))
+    }
+}
+
+/// What a card of this node could not be made of, or would not work with.
+fn node_fits(report: &Report, places: &NodeDraft, effective: &Effective<'_>) {
+    let at_address = |message: String| report.error(&places.address.place, &places.address.path, message);
+    let missing = |what: &str, key: &str| {
+        let message = format!("{what}, but neither the node nor its class nor `defaults` has `{key}`");
+        report.error(&places.name.place, &places.name.path, message);
+    };
+    if let Some(address) = effective.get(|settings| settings.network.address) {
+        match effective.get(|settings| settings.network.prefix) {
+            Some(prefix) => {
+                if let Some(message) = misfits(address, prefix, effective.get(|settings| settings.network.gateway)) {
+                    at_address(message);
+                }
+            }
+            None => missing("has a static address", "network.prefix"),
+        }
+    }
+    if effective.class.is_none_or(|class| class.image.is_none()) {
+        return;
+    }
+    if effective.get(|settings| settings.network.address).is_some() {
+        if effective.get(|settings| settings.network.interface.clone()).is_none() {
+            missing("has a static address", "network.interface");
+        }
+        if effective.get(|settings| settings.network.renderer).is_none() {
+            missing("has a static address", "network.renderer");
+        }
+    }
+    if effective.get(|settings| settings.k3s.role) == Some(K3sRole::Agent) {
+        if effective.get(|settings| settings.k3s.server.clone()).is_none() {
+            missing("is a k3s agent", "k3s.server");
+        }
+        if effective.get(|settings| settings.k3s.token.clone()).is_none() {
+            missing("is a k3s agent", "k3s.token");
+        }
+    }
+}

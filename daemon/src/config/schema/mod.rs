@@ -1,0 +1,43 @@
+//! What each section holds: its keys, what they may be, and their defaults.
+
+mod cross;
+mod inventory;
+mod network;
+mod power;
+mod rooms;
+mod secret;
+
+pub use cross::check as cross_check;
+pub use inventory::{InventoryDraft, inventory};
+pub use power::PowerDraft;
+
+use std::path::{Path, PathBuf};
+
+use super::cursor::Cursor;
+use super::settings::DaemonSettings;
+use super::values;
+use crate::{api, card};
+
+/// The main files, read but not yet checked against the inventory.
+pub struct MainDraft {
+    /// Section `daemon`.
+    pub daemon: DaemonSettings,
+    /// Section `api`.
+    pub api: api::Settings,
+    /// Section `power`, with the places of the names in it.
+    pub power: PowerDraft,
+    /// Section `card`.
+    pub card: card::Settings,
+    /// Key `inventory`: where the inventory is.
+    pub inventory: Option<PathBuf>,
+}
+
+/// Reads `metis.yaml` with its drop-ins.
+pub fn main(cursor: &Cursor<'_>) -> MainDraft {
+    let daemon = cursor.section("daemon", rooms::daemon);
+    let (state, runtime): (&Path, &Path) = (&daemon.state_dir, &daemon.runtime_dir);
+    let api = cursor.section("api", |section| rooms::api(section, runtime));
+    let power = cursor.section("power", power::power);
+    let card = cursor.section("card", |section| rooms::card(section, state));
+    MainDraft { api, power, card, inventory: cursor.value("inventory", values::path), daemon }
+}

@@ -1,0 +1,99 @@
+//! Labels, taints and versions, by the rules of Kubernetes and k3s.
+
+use super::names::is_dns_name;
+use super::{shown, text};
+use crate::config::cursor::Parsed;
+use crate::config::tree::Scalar;
+
+/// A name segment or label value: up to 63 characters, alphanumeric at both ends, `-`, `_` and `.` between.
+fn is_qualified(text: &str) -> bool {
+    let inner = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let end = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    text.len() <= 63 && text.chars().all(inner) && end(text.chars().next()) && end(text.chars().next_back())
+}
+
+/// Whether it is `[prefix/]name` with a DNS name as prefix.
+fn is_qualified_name(text: &str) -> bool {
+    match text.split_once('/') {
+        Some((prefix, name)) => is_dns_name(prefix) && !prefix.chars().any(|c| c.is_ascii_uppercase()) && is_qualified(name),
+        None => is_qualified(text),
+    }
+}
+
+/// Labels of the kubernetes.io namespace that a kubelet may give to its own node (kubelet `--node-labels`; NodeRestriction).
+const OWN_LABELS: [&str; 10] = [
+    "kubernetes.io/hostname",
+    "kubernetes.io/arch",
+    "kubernetes.io/os",
+    "beta.kubernetes.io/arch",
+    "beta.kubernetes.io/os",
+    "beta.kubernetes.io/instance-type",
+    "topology.kubernetes.io/region",
+    "topology.kubernetes.io/zone",
+    "failure-domain.beta.kubernetes.io/region",
+    "failure-domain.beta.kubernetes.io/zone",
+];
+
+/// The key of a node label.
+pub fn label_key(key: &str) -> Parsed<String> {
+    if !is_qualified_name(key) {
+        return Err(format!("{} is not a label key of Kubernetes; write [prefix/]name, such as longhorn or example.net/rack", shown(key)));
+    }
+    let prefix = key.split_once('/').map_or("", |(prefix, _)| prefix);
+    let within = |domain: &str| prefix == domain || prefix.ends_with(&format!(".{domain}"));
+    let reserved = within("kubernetes.io") || within("k8s.io");
+    let own = within("node.kubernetes.io") || within("kubelet.kubernetes.io") || OWN_LABELS.contains(&key);
+    if reserved && !own {
+        return Err(format!(
+            "{} is refused by the kubelet, which would not start (a node may not give itself this label); \
+             set it with kubectl, or use a prefix of your own or node.kubernetes.io/",
+            shown(key)
+        ));
+    }
+    Ok(key.to_owned())
+}
+
+/// The value of a node label; may be empty.
+pub fn label_value(scalar: &Scalar) -> Parsed<String> {
+    if scalar.text.is_empty() {
+        return Ok(String::new());
+    }
+    let value = text(scalar)?;
+    if is_qualified(&value) {
+        return Ok(value);
+    }
+    Err(format!(
+        "{} is not a label value of Kubernetes; write up to 63 of letters, digits, `-`, `_` and `.`, a letter or digit first and last",
+        shown(&value)
+    ))
+}
+
+/// A taint, `key=value:Effect` or `key:Effect`.
+pub fn taint(scalar: &Scalar) -> Parsed<String> {
+    let text = text(scalar)?;
+    let effects = "NoSchedule, PreferNoSchedule, NoExecute";
+    let wrong = || format!("{} is not a taint; write key=value:Effect or key:Effect (effects: {effects})", shown(&text));
+    let (subject, effect) = text.rsplit_once(':').ok_or_else(wrong)?;
+    if !matches!(effect, "NoSchedule" | "PreferNoSchedule" | "NoExecute") {
+        return Err(format!("{} has no effect that Kubernetes knows (allowed: {effects})", shown(&text)));
+    }
+    let (key, value) = subject.split_once('=').unwrap_or((subject, ""));
+    if is_qualified_name(key) && (value.is_empty() || is_qualified(value)) { Ok(text) } else { Err(wrong()) }
+}
+
+/// Key and effect: what makes two taints the same to Kubernetes.
+pub fn taint_identity(taint: &str) -> (&str, &str) {
+    let (subject, effect) = taint.rsplit_once(':').unwrap_or((taint, ""));
+    (subject.split_once('=').map_or(subject, |(key, _)| key), effect)
+}
+
+/// A release of k3s, such as `v1.31.5+k3s1`.
+pub fn k3s_version(scalar: &Scalar) -> Parsed<String> {
+    let wrong = || format!("{} is not a k3s version; write the whole of it, such as v1.31.5+k3s1", shown(&scalar.text));
+    let (kubernetes, build) = scalar.text.strip_prefix('v').and_then(|rest| rest.split_once("+k3s")).ok_or_else(wrong)?;
+    let number = |part: &str| !part.is_empty() && part.len() <= 6 && part.chars().all(|c| c.is_ascii_digit());
+    let (release, candidate) = kubernetes.split_once("-rc").map_or((kubernetes, None), |(release, rc)| (release, Some(rc)));
+    let good =
+        release.split('.').count() == 3 && release.split('.').all(number) && candidate.is_none_or(|rc| number(rc.trim_start_matches('.')));
+    if good && number(build) { Ok(scalar.text.clone()) } else { Err(wrong()) }
+}
