@@ -10,10 +10,12 @@
 //! - Sequence numbers only grow. There may be gaps.
 
 mod aside;
+mod blobs;
 mod claim;
 mod database;
 mod error;
 mod handle;
+mod history;
 mod lock;
 mod open;
 mod reader;
@@ -26,8 +28,10 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use blobs::{BlobError, BlobId, Blobs};
 pub use error::{AppendError, OpenError, ReadError};
 pub use handle::{Journal, Kept, KeptIn};
+pub use history::{History, HistoryError, Sample, Transition, UpsHistory};
 pub use open::{Mode, Opened, Options, open};
 pub use reader::Reader;
 pub use record::{Record, Stored};
