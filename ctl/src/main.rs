@@ -1,3 +1,7 @@
 //! metisctl: see the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    metisctl::main()
+}

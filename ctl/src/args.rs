@@ -1,0 +1,305 @@
+//! The command line: one set of definitions for parsing, `--help`, completions and man pages.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap_complete::Shell;
+
+const EXIT_CODES: &str = "Exit codes:
+  0    done
+  1    failed
+  2    wrong usage
+  3    refused by a guard or for want of a role; also a dry run that would be refused
+  4    metisd cannot be reached: not running, no permission, ssh failed, no answer
+  5    done, but degraded
+  130  ended by Ctrl-C: a run of the daemon goes on without its watcher; a file that
+       metisctl was writing is given up
+
+Environment:
+  METIS_SOCKET                socket of metisd, as --socket
+  METIS_IMAGE_<CLASS>         image for a class in this request only; the class in
+                              upper case with _ for -, e.g. METIS_IMAGE_RPI5_UBUNTU
+  METIS_IMAGE_<CLASS>_SHA256  SHA-256 of that image; it stands in for a signature
+  NO_COLOR                    no colours
+
+Nothing touches a device, a file, a node or the power without --execute (burn: --yes).";
+
+/// Client of metisd: power and recovery cards of the site.
+#[derive(Debug, Parser)]
+#[command(name = "metisctl", version, after_long_help = EXIT_CODES, propagate_version = true, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What all commands share.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every command")]
+pub struct Global {
+    /// Format of what is printed on standard output; json and yaml are a stable interface
+    #[arg(short = 'o', long = "format", global = true, value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
+    pub format: Format,
+
+    /// Socket of metisd (with --host: its path over there)
+    #[arg(long, global = true, env = "METIS_SOCKET", default_value = metis_proto::DEFAULT_SOCKET, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub socket: PathBuf,
+
+    /// Talk to the metisd of another host through your own ssh (its config, keys, agent and jump hosts apply)
+    #[arg(long, global = true, value_name = "[USER@]HOST", value_hint = ValueHint::Hostname)]
+    pub host: Option<String>,
+
+    /// Longest wait for a connection or an answer, in seconds; runs, images and --watch are not limited by it
+    #[arg(long, global = true, default_value = "30", value_name = "SECONDS", value_parser = seconds)]
+    pub timeout: Duration,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people
+    Table,
+    /// JSON; one object a line where there is more than one
+    Json,
+    /// YAML; one document each where there is more than one
+    Yaml,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show whether all is well: problems first, then power, runs, journal and configuration
+    Status(WatchArgs),
+    /// Show the UPSes and power domains: runtime left, shutdown budget, margin, when it would trigger
+    #[command(args_conflicts_with_subcommands = true)]
+    Ups(UpsArgs),
+    /// Show the merged configuration of a node as its card would get it, secrets masked
+    Config(NodeArgs),
+    /// Show what a burn would do, with the commands a person would type; changes nothing
+    Plan(PlanArgs),
+    /// Write a finished card image to a file; a dry run without --execute
+    ///
+    /// The daemon streams the image and this client writes it, with your rights: into OUTPUT.part with mode 0600 (it holds secrets),
+    /// sparse, synced, read back against the daemon's SHA-256, and only then renamed to OUTPUT, replacing a file of that name.
+    /// On any error and on Ctrl-C the partial file is removed.
+    Image(ImageArgs),
+    /// Write a recovery card; a dry run without --yes
+    ///
+    /// A block device is written by the daemon: Ctrl-C detaches, the run goes on. A regular file, or a path that does not exist (except
+    /// below /dev), stands in for a card: this client writes it, with your rights. A missing file is made with the image's size and mode
+    /// 0600; an existing one must be at least as large as the image, keeps its size, and what the image does not use keeps its old
+    /// bytes, as on a real card. On any error and on Ctrl-C the file is left without a partition table.
+    Burn(BurnArgs),
+    /// List the block devices of metisd's host and why each could not be written
+    Device(DeviceArgs),
+    /// List, show, watch and cancel runs
+    #[command(args_conflicts_with_subcommands = true)]
+    Run(RunArgs),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// Write the man pages of metisctl and all its commands into a directory
+    Man {
+        /// Directory, made if it does not exist
+        #[arg(value_hint = ValueHint::DirPath)]
+        dir: PathBuf,
+    },
+}
+
+/// `status`.
+#[derive(Debug, Args)]
+pub struct WatchArgs {
+    /// Print again at every change, until Ctrl-C (which ends it with exit code 0)
+    #[arg(short, long)]
+    pub watch: bool,
+}
+
+/// `ups`.
+#[derive(Debug, Args)]
+pub struct UpsArgs {
+    /// Print again at every change, until Ctrl-C (which ends it with exit code 0)
+    #[arg(short, long)]
+    pub watch: bool,
+    /// `history`, or nothing: the list.
+    #[command(subcommand)]
+    pub command: Option<UpsCommand>,
+}
+
+/// Commands of `ups`.
+#[derive(Debug, Subcommand)]
+pub enum UpsCommand {
+    /// Show charge, runtime, load and transitions of one UPS over time
+    History {
+        /// The UPS as NUT names it, e.g. pyrphoros@localhost
+        name: String,
+        /// How far back, e.g. 90m, 6h, 7d
+        #[arg(long, default_value = "24h", value_parser = span, value_name = "SPAN")]
+        since: Duration,
+        /// At most this many samples, spread over the time
+        #[arg(long, default_value_t = 40, value_name = "N")]
+        limit: u32,
+    },
+}
+
+/// `config`.
+#[derive(Debug, Args)]
+pub struct NodeArgs {
+    /// Node of the inventory, e.g. titan-13
+    #[arg(long)]
+    pub node: String,
+}
+
+/// What every card command says of its card.
+#[derive(Debug, Args)]
+pub struct CardArgs {
+    /// Node of the inventory, e.g. titan-13
+    #[arg(long)]
+    pub node: String,
+    /// Leave the golden image as it is: no identity, no secrets
+    #[arg(long)]
+    pub no_inject: bool,
+}
+
+/// Where a card is written.
+#[derive(Debug, Args)]
+pub struct TargetArgs {
+    /// Block device of metisd's host (best by its stable name below /dev/disk/by-id), or a file of yours
+    #[arg(long, value_hint = ValueHint::FilePath)]
+    pub device: PathBuf,
+    /// Waive the guard against devices that are not removable
+    #[arg(long)]
+    pub allow_fixed: bool,
+}
+
+/// `plan`.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// The card.
+    #[command(flatten)]
+    pub card: CardArgs,
+    /// Its place.
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
+
+/// `image`.
+#[derive(Debug, Args)]
+pub struct ImageArgs {
+    /// The card.
+    #[command(flatten)]
+    pub card: CardArgs,
+    /// File to make
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub output: PathBuf,
+    /// Do it
+    #[arg(long)]
+    pub execute: bool,
+}
+
+/// `burn`.
+#[derive(Debug, Args)]
+pub struct BurnArgs {
+    /// The card.
+    #[command(flatten)]
+    pub card: CardArgs,
+    /// Its place.
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// Do it: everything on the device is lost
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// `device`.
+#[derive(Debug, Args)]
+pub struct DeviceArgs {
+    /// `list`, or nothing, which is the same.
+    #[command(subcommand)]
+    pub command: Option<DeviceCommand>,
+}
+
+/// Commands of `device`.
+#[derive(Debug, Subcommand)]
+pub enum DeviceCommand {
+    /// List the block devices of metisd's host (also without this word)
+    List,
+}
+
+/// `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The list's flags, when no command follows.
+    #[command(flatten)]
+    pub list: RunListArgs,
+    /// What to do with runs.
+    #[command(subcommand)]
+    pub command: Option<RunCommand>,
+}
+
+/// `run list`.
+#[derive(Debug, Args)]
+pub struct RunListArgs {
+    /// At most this many runs
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    pub limit: u32,
+    /// Only runs of this kind, e.g. burn
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub kind: String,
+}
+
+/// Commands of `run`.
+#[derive(Debug, Subcommand)]
+pub enum RunCommand {
+    /// List runs, newest first (also without this word)
+    List(RunListArgs),
+    /// Show one run with its steps and events
+    Get {
+        /// Run, e.g. burn-17, or last
+        id: String,
+    },
+    /// Follow a run until it ends; the exit code is the run's. Ctrl-C detaches, the run goes on
+    Watch {
+        /// Run, e.g. burn-17, or last
+        id: String,
+        /// Only events after this journal position
+        #[arg(long, default_value_t = 0, value_name = "SEQ")]
+        from_seq: u64,
+    },
+    /// Say what cancelling a run would unwind; with --execute cancel it
+    Cancel {
+        /// Run, e.g. burn-17, or last
+        id: String,
+        /// Do it
+        #[arg(long)]
+        execute: bool,
+    },
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(s) if s > 0.0 && s <= 86_400.0 => Ok(Duration::from_secs_f64(s)),
+        _ => Err("allowed: seconds above 0, up to 86400".into()),
+    }
+}
+
+/// A whole number with one unit: s, m, h or d.
+fn span(text: &str) -> Result<Duration, String> {
+    let wrong = || "allowed: a whole number and s, m, h or d, e.g. 90m, 6h, 7d".to_owned();
+    let unit = text.chars().last().ok_or_else(wrong)?;
+    let factor = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: u32 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
+    Ok(Duration::from_secs(u64::from(number) * factor))
+}

@@ -1,0 +1,70 @@
+//! One file a command: ask, call, print.
+
+pub mod burn;
+pub mod completions;
+pub mod config;
+pub mod device;
+pub mod image;
+pub mod man;
+pub mod plan;
+pub mod run;
+pub mod status;
+pub mod ups;
+
+use std::ffi::OsString;
+
+use metis_proto::v1;
+
+use crate::args::{CardArgs, Format, Global};
+use crate::errors::CtlError;
+use crate::exit::Exit;
+use crate::image_env;
+use crate::output::Console;
+use crate::view::card::CardPlanView;
+
+/// What every command gets.
+pub struct Context<'a, 'c> {
+    /// Flags of every command.
+    pub global: &'a Global,
+    /// The environment, for METIS_IMAGE_….
+    pub env: Vec<(OsString, OsString)>,
+    /// Where it prints.
+    pub console: &'a mut Console<'c>,
+}
+
+impl Context<'_, '_> {
+    /// The card that the flags and the environment describe.
+    fn spec(&self, card: &CardArgs) -> Result<v1::CardSpec, CtlError> {
+        let overrides = image_env::read(&self.env)?;
+        Ok(v1::CardSpec {
+            node: card.node.clone(),
+            image_override: overrides.images,
+            sha256_override: overrides.sha256,
+            no_inject: card.no_inject,
+        })
+    }
+
+    /// Ends a dry run: the plan, and how to do it. A plan that would be refused is exit code 3.
+    fn dry_run(&mut self, view: &CardPlanView, last: &str) -> Result<Exit, CtlError> {
+        self.console.emit(self.global.format, view, super::view::card::CardPlanView::table)?;
+        let refused = !view.plan.refusals.is_empty();
+        let last = if refused {
+            format!("DRY RUN: nothing was changed; it would be refused. {last}")
+        } else {
+            format!("DRY RUN: nothing was changed, {last}")
+        };
+        self.last(&last)?;
+        Ok(if refused { Exit::Refused } else { Exit::Done })
+    }
+
+    /// A closing line that must not spoil JSON or YAML.
+    fn last(&mut self, line: &str) -> Result<(), CtlError> {
+        match self.global.format {
+            Format::Table => self.console.say(&format!("\n{line}")),
+            Format::Json | Format::Yaml => {
+                self.console.note(line);
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! What `-o json` and `-o yaml` print: a stable interface. Fields are added, never renamed or removed.
+//!
+//! Enums are lower-case words; times RFC 3339 in UTC; `…_seconds` and `…_bytes` numbers in that unit; what is not known is null.
+
+pub mod card;
+pub mod plan;
+pub mod run;
+pub mod status;
+pub mod ups;
+
+use jiff::Timestamp;
+use metis_proto::v1;
+
+/// Words that are compared with, not only shown.
+pub mod word {
+    /// An enum value that this client does not know, or none.
+    pub const UNSPECIFIED: &str = "unspecified";
+}
+
+/// Time of a message; `None` where it is absent or outside what can be shown.
+pub fn time(value: Option<prost_types::Timestamp>) -> Option<Timestamp> {
+    value.and_then(|t| Timestamp::new(t.seconds, t.nanos).ok())
+}
+
+/// Seconds of a message.
+pub fn secs(value: Option<prost_types::Duration>) -> Option<f64> {
+    value.map(|d| d.seconds as f64 + f64::from(d.nanos) / 1e9)
+}
+
+/// `None` for the empty string.
+pub fn text(value: String) -> Option<String> {
+    (!value.is_empty()).then_some(value)
+}
+
+/// A role as a word.
+pub fn role(value: i32) -> &'static str {
+    match v1::Role::try_from(value).unwrap_or_default() {
+        v1::Role::Unspecified => word::UNSPECIFIED,
+        v1::Role::Viewer => "viewer",
+        v1::Role::Maintenance => "maintenance",
+        v1::Role::Admin => "admin",
+    }
+}

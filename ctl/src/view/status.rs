@@ -1,0 +1,156 @@
+//! The state of the daemon and its site.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+use metis_proto::v1;
+use serde::Serialize;
+
+use super::run::{self, RunView};
+use super::ups::{self, DomainView};
+use super::{role, text, time};
+use crate::human::{self, Look};
+use crate::output::{Tone, toned};
+
+/// Answer of `status`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StatusView {
+    /// Version of metisd.
+    pub version: String,
+    /// Its host.
+    pub host: String,
+    /// coordinator, peer, observer or cards.
+    pub host_role: String,
+    /// One line, as systemd's STATUS=.
+    pub phase: String,
+    /// Whether a trigger would be acted on.
+    pub armed: bool,
+    /// observe, cluster-only or host-poweroff.
+    pub on_trigger: String,
+    /// When metisd started.
+    pub started: Option<Timestamp>,
+    /// The kernel's boot id.
+    pub boot_id: String,
+    /// Whether the clock is synchronised.
+    pub clock_synced: bool,
+    /// The journal.
+    pub journal: JournalView,
+    /// The configuration.
+    pub config: ConfigView,
+    /// Power domains.
+    pub domains: Vec<DomainView>,
+    /// The newest runs, newest first.
+    pub runs: Vec<RunView>,
+    /// What is not as it should be, with what to do.
+    pub problems: Vec<String>,
+    /// The caller's role.
+    pub caller_role: &'static str,
+    /// The daemon's time.
+    pub now: Option<Timestamp>,
+}
+
+/// The journal.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct JournalView {
+    /// Whether facts can be stored.
+    pub writable: bool,
+    /// Why not.
+    pub degraded: Option<String>,
+    /// Newest position.
+    pub last_seq: u64,
+    /// Facts stored.
+    pub facts: u64,
+}
+
+/// The configuration in force.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct ConfigView {
+    /// Files it was read from.
+    pub files: Vec<String>,
+    /// Its digest.
+    pub digest: Option<String>,
+    /// When it was read.
+    pub loaded: Option<Timestamp>,
+    /// Errors of a newer one that was refused.
+    pub rejected: Vec<String>,
+}
+
+impl From<v1::GetStatusResponse> for StatusView {
+    fn from(s: v1::GetStatusResponse) -> Self {
+        let journal =
+            |j: v1::JournalStatus| JournalView { writable: j.writable, degraded: text(j.degraded), last_seq: j.last_seq, facts: j.facts };
+        let config =
+            |c: v1::ConfigStatus| ConfigView { files: c.files, digest: text(c.digest), loaded: time(c.loaded), rejected: c.rejected };
+        Self {
+            version: s.version,
+            host: s.host,
+            host_role: s.host_role,
+            phase: s.phase,
+            armed: s.armed,
+            on_trigger: s.on_trigger,
+            started: time(s.started),
+            boot_id: s.boot_id,
+            clock_synced: s.clock_synced,
+            journal: s.journal.map(journal).unwrap_or_default(),
+            config: s.config.map(config).unwrap_or_default(),
+            domains: s.domains.into_iter().map(Into::into).collect(),
+            runs: s.runs.into_iter().map(Into::into).collect(),
+            problems: s.problems,
+            caller_role: role(s.caller_role),
+            now: time(s.now),
+        }
+    }
+}
+
+impl StatusView {
+    /// One screen, problems first.
+    pub fn table(&self, look: &Look) -> String {
+        let look = &Look { now: self.now.unwrap_or(look.now), ..look.clone() };
+        let mut s = self.problems(look);
+        self.headline(look, &mut s);
+        if !self.domains.is_empty() {
+            let _ = writeln!(s, "\n{}", ups::domains(&self.domains, look));
+        }
+        let _ = writeln!(s, "\n{}\n", run::list(&self.runs, look));
+        self.footer(look, &mut s);
+        s
+    }
+
+    fn problems(&self, look: &Look) -> String {
+        let mut lines: Vec<String> = self.problems.clone();
+        lines.extend(self.config.rejected.iter().map(|e| format!("refused configuration: {e}")));
+        if let Some(why) = &self.journal.degraded {
+            lines.push(format!("journal: {why}"));
+        }
+        lines.dedup();
+        let mut s = String::new();
+        for line in &lines {
+            let _ = writeln!(s, "{} {line}", toned("PROBLEM", Tone::Bad, look));
+        }
+        if !lines.is_empty() {
+            s.push('\n');
+        }
+        s
+    }
+
+    fn headline(&self, look: &Look, s: &mut String) {
+        let armed = if self.armed { toned("ARMED", Tone::Good, look) } else { toned("DISARMED", Tone::Warn, look) };
+        let meaning = match (self.armed, self.on_trigger.as_str()) {
+            (true, mode) => format!("a trigger leads to {mode}"),
+            (false, _) => "a trigger is recorded and shown, not acted on".to_owned(),
+        };
+        let up = self.started.map(|t| format!(", up {}", human::seconds(look.now.duration_since(t).as_secs_f64()))).unwrap_or_default();
+        let _ = writeln!(s, "metisd {} on {} ({}){up}; you are {}", self.version, self.host, self.host_role, self.caller_role);
+        let _ = writeln!(s, "{armed}: {meaning}");
+        let _ = writeln!(s, "{}", self.phase);
+    }
+
+    fn footer(&self, look: &Look, s: &mut String) {
+        let journal = if self.journal.writable { "writable" } else { "NOT WRITABLE" };
+        let clock = if self.clock_synced { "synchronised" } else { "NOT SYNCHRONISED" };
+        let loaded = self.config.loaded.map(|t| format!(", read {}", human::when(t, look))).unwrap_or_default();
+        let _ = writeln!(s, "journal  {journal}, {} facts", self.journal.facts);
+        let _ = writeln!(s, "config   {}{loaded}", self.config.files.join(" "));
+        let _ = writeln!(s, "clock    {clock}");
+    }
+}
