@@ -1,6 +1,7 @@
 //! UPSes through NUT: client, policy, budget.
 
 pub mod budget;
+pub mod nut;
 mod observation;
 pub mod policy;
 mod reading;

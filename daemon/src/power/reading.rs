@@ -42,7 +42,7 @@ mod tests {
             ("ups.load", "101"),
         ]));
         assert_eq!(reading.status.iter().map(String::as_str).collect::<Vec<_>>(), ["DISCHRG", "LB", "OB", "X-NEW"]);
-        assert_eq!((reading.charge, reading.runtime, reading.load), (Some(42.5), Some(Duration::from_secs(1200)), Some(101.0)));
+        assert_eq!((reading.charge, reading.runtime, reading.load), (Some(42.5), Some(Duration::from_mins(20)), Some(101.0)));
     }
 
     #[test]
