@@ -8,8 +8,10 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::diagnostic::Place;
+use crate::api::Settings as ApiSettings;
+use crate::card::Settings as CardSettings;
+use crate::power::Settings as PowerSettings;
 use crate::site::{Inventory, SettingsDigest};
-use crate::{api, card, power};
 
 /// The whole configuration, validated.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,11 +19,11 @@ pub struct Settings {
     /// Section `daemon`.
     pub daemon: DaemonSettings,
     /// Section `api`.
-    pub api: api::Settings,
+    pub api: ApiSettings,
     /// Section `power`.
-    pub power: power::Settings,
+    pub power: PowerSettings,
     /// Section `card`.
-    pub card: card::Settings,
+    pub card: CardSettings,
     /// The inventory file.
     pub inventory: Inventory,
     /// SHA-256 over all of the above in a canonical form; equal settings have equal digests, however they were written.
@@ -34,7 +36,7 @@ pub struct Settings {
 
 impl Settings {
     /// Puts the sections together and computes their digest.
-    pub fn new(daemon: DaemonSettings, api: api::Settings, power: power::Settings, card: card::Settings, inventory: Inventory) -> Self {
+    pub fn new(daemon: DaemonSettings, api: ApiSettings, power: PowerSettings, card: CardSettings, inventory: Inventory) -> Self {
         let digest = digest(&daemon, &api, &power, &card, &inventory);
         Self { daemon, api, power, card, inventory, digest, files: Vec::new(), origins: BTreeMap::new() }
     }
@@ -140,13 +142,7 @@ impl fmt::Display for LogLevel {
 }
 
 /// SHA-256, hex, over the JSON of the sections: maps are sorted (`BTreeMap`) and struct fields keep their order, so it is canonical.
-fn digest(
-    daemon: &DaemonSettings,
-    api: &api::Settings,
-    power: &power::Settings,
-    card: &card::Settings,
-    inventory: &Inventory,
-) -> SettingsDigest {
+fn digest(daemon: &DaemonSettings, api: &ApiSettings, power: &PowerSettings, card: &CardSettings, inventory: &Inventory) -> SettingsDigest {
     // Serialising fails only on map keys that are not text, of which the sections have none.
     let json = serde_json::to_vec(&(daemon, api, power, card, inventory)).unwrap_or_default();
     let mut hex = String::with_capacity(64);

@@ -96,7 +96,7 @@ pub fn parse(file: &Arc<PathBuf>, bytes: &[u8]) -> Parsed {
         Ok(text) => text,
         Err(diagnostic) => return Parsed { root: None, diagnostics: vec![diagnostic] },
     };
-    let mut builder = Builder { file, diagnostics: Vec::new(), nodes: 0 };
+    let mut builder = Builder { file, diagnostics: Vec::new(), nodes: 0, path: Vec::new() };
     let root = builder.document(text).ok();
     Parsed { root, diagnostics: builder.diagnostics }
 }
@@ -125,6 +125,8 @@ struct Builder<'a> {
     file: &'a Arc<PathBuf>,
     diagnostics: Vec<Diagnostic>,
     nodes: usize,
+    /// Keys around what is being read.
+    path: Vec<String>,
 }
 
 type Events<'a> = Parser<'a, granit_parser::StrInput<'a>>;
@@ -135,16 +137,20 @@ impl Builder<'_> {
         Place { file: Arc::clone(self.file), line: mark.line() as u32, column: mark.col() as u32 + 1 }
     }
 
-    fn complain(&mut self, mark: Marker, key: &str, message: impl Into<String>) {
-        let diagnostic = Diagnostic::new(&self.place(mark), key, message);
-        self.diagnostics.push(diagnostic);
+    fn complain(&mut self, mark: Marker, message: impl Into<String>) {
+        self.complain_at(&self.place(mark), message);
+    }
+
+    fn complain_at(&mut self, place: &Place, message: impl Into<String>) {
+        self.diagnostics.push(Diagnostic::new(place, self.path.join("."), message));
     }
 
     fn next<'t>(&mut self, events: &mut Events<'t>) -> Result<(Event<'t>, Span), Stop> {
         match events.next_event() {
             Some(Ok(event)) => Ok(event),
             Some(Err(error)) => {
-                self.complain(*error.marker(), "", syntax_message(&error));
+                let place = self.place(*error.marker());
+                self.diagnostics.push(Diagnostic::new(&place, "", syntax_message(&error)));
                 Err(Stop)
             }
             None => Err(Stop),
@@ -160,7 +166,7 @@ impl Builder<'_> {
             match event {
                 Event::StreamEnd => break,
                 Event::DocumentStart(..) if root.is_some() => {
-                    self.complain(span.start, "", "a second document starts here; a file holds one document: remove the line `---`");
+                    self.complain(span.start, "a second document starts here; a file holds one document: remove the line `---`");
                     break;
                 }
                 Event::Scalar(..) | Event::SequenceStart(..) | Event::MappingStart(..) | Event::Alias(_) => {
@@ -178,7 +184,7 @@ impl Builder<'_> {
         self.nodes += 1;
         if self.nodes > MAX_NODES || depth > MAX_DEPTH {
             let message = format!("too much: at most {MAX_NODES} keys and values, nested at most {MAX_DEPTH} deep, are read");
-            self.complain(span.start, "", message);
+            self.complain(span.start, message);
             return Err(Stop);
         }
         let odd = self.refuse_properties(&event, span);
@@ -203,7 +209,7 @@ impl Builder<'_> {
         } else {
             return false;
         };
-        self.complain(span.start, "", message);
+        self.complain(span.start, message);
         true
     }
 
@@ -228,16 +234,19 @@ impl Builder<'_> {
                 return Ok(Value::Map(entries));
             }
             let key = self.node(events, event, span, depth + 1)?;
+            let text = self.key_text(&key);
+            self.path.push(text.as_deref().map(shown_key).unwrap_or_default());
             let (event, span) = self.next(events)?;
             let node = self.node(events, event, span, depth + 1)?;
-            let Some(text) = self.key_text(&key) else { continue };
-            if let Some(first) = seen.get(&text) {
-                let message = format!("this key was already given at {first}; remove one of them");
-                self.diagnostics.push(Diagnostic::new(&key.place, shown_key(&text), message));
-                continue;
+            if let Some(text) = text {
+                if let Some(first) = seen.get(&text) {
+                    self.complain_at(&key.place, format!("this key was already given at {first}; remove one of them"));
+                } else {
+                    seen.insert(text.clone(), key.place.clone());
+                    entries.push(Entry { key: text, place: key.place, node });
+                }
             }
-            seen.insert(text.clone(), key.place.clone());
-            entries.push(Entry { key: text, place: key.place, node });
+            self.path.pop();
         }
     }
 
@@ -248,7 +257,7 @@ impl Builder<'_> {
             Value::Refused => return None,
             _ => "a key must be a single value",
         };
-        self.diagnostics.push(Diagnostic::new(&key.place, "", message));
+        self.complain_at(&key.place, message);
         None
     }
 }
@@ -294,7 +303,7 @@ fn syntax_message(error: &ScanError) -> String {
         | ErrorKind::TabInBlockIndentation
         | ErrorKind::TabNotAllowed
         | ErrorKind::TabAtBlockScalarStart
-        | ErrorKind::TabInPlainScalar => "a tab stands here; YAML indents with spaces only".to_owned(),
+        | ErrorKind::TabInPlainScalar => "a tab indents this line; YAML indents with spaces only".to_owned(),
         ErrorKind::RecursionLimitExceeded => format!("nested too deep; at most {MAX_DEPTH} levels are read"),
         ErrorKind::DirectiveDisallowed => "directives (`%…`) are not supported; remove the line".to_owned(),
         _ => format!("syntax error: {}; this file was checked no further", error.info()),

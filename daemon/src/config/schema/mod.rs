@@ -16,18 +16,19 @@ use std::path::{Path, PathBuf};
 use super::cursor::Cursor;
 use super::settings::DaemonSettings;
 use super::values;
-use crate::{api, card};
+use crate::api::Settings as ApiSettings;
+use crate::card::Settings as CardSettings;
 
 /// The main files, read but not yet checked against the inventory.
 pub struct MainDraft {
     /// Section `daemon`.
     pub daemon: DaemonSettings,
     /// Section `api`.
-    pub api: api::Settings,
+    pub api: ApiSettings,
     /// Section `power`, with the places of the names in it.
     pub power: PowerDraft,
     /// Section `card`.
-    pub card: card::Settings,
+    pub card: CardSettings,
     /// Key `inventory`: where the inventory is.
     pub inventory: Option<PathBuf>,
 }

@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::api::{self, Role, RoleRule};
-use crate::card;
+use crate::api::Role;
+use crate::api::RoleRule;
+use crate::api::Settings as ApiSettings;
+use crate::card::Settings as CardSettings;
 use crate::config::cursor::Cursor;
 use crate::config::settings::{DaemonSettings, HostRole, LogLevel};
 use crate::config::values;
@@ -23,7 +25,7 @@ pub fn daemon(section: &Cursor<'_>) -> DaemonSettings {
 }
 
 /// Section `api`.
-pub fn api(section: &Cursor<'_>, runtime_dir: &Path) -> api::Settings {
+pub fn api(section: &Cursor<'_>, runtime_dir: &Path) -> ApiSettings {
     let roles = section.table(
         "roles",
         |key| values::word(&ROLES, key),
@@ -38,7 +40,7 @@ pub fn api(section: &Cursor<'_>, runtime_dir: &Path) -> api::Settings {
             }))
         },
     );
-    api::Settings {
+    ApiSettings {
         socket: section.value("socket", values::path).unwrap_or_else(|| runtime_dir.join("metisd.sock")),
         group: section.value("group", values::or_number),
         roles: roles.into_values().collect(),
@@ -46,8 +48,8 @@ pub fn api(section: &Cursor<'_>, runtime_dir: &Path) -> api::Settings {
 }
 
 /// Section `card`.
-pub fn card(section: &Cursor<'_>, state_dir: &Path) -> card::Settings {
-    card::Settings {
+pub fn card(section: &Cursor<'_>, state_dir: &Path) -> CardSettings {
+    CardSettings {
         cache_dir: section.value("cache_dir", values::path).unwrap_or_else(|| state_dir.join("images")),
         free_space_floor: section.value("free_space_floor", values::size(0)).unwrap_or(2 * GIB),
         max_image_size: section.value("max_image_size", values::size(1 << 20)).unwrap_or(64 * GIB),

@@ -48,7 +48,7 @@ fn parse_duration(text: &str) -> Parsed<Duration> {
         total = count.checked_mul(*millis).and_then(|part| total.checked_add(part)).ok_or_else(wrong)?;
         rest = tail;
     }
-    if text.is_empty() { Err(wrong()) } else { Ok(Duration::from_millis(total)) }
+    if text.is_empty() || text.ends_with(' ') { Err(wrong()) } else { Ok(Duration::from_millis(total)) }
 }
 
 /// Number, unit and what follows.
