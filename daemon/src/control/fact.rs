@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::journal::Record;
 use crate::runbook::{Mode, Outcome, Runbook, Status};
 use crate::site::{BootId, DomainName, Now, OnTrigger, RunId, SettingsDigest, Step, StepId, UpsName, Verdict};
 
@@ -261,6 +262,34 @@ pub enum DecodeError {
     },
 }
 
+/// Every kind there is.
+const KINDS: &[&str] = &[
+    "daemon.started",
+    "daemon.stopping",
+    "daemon.stopped",
+    "settings.adopted",
+    "settings.rejected",
+    "ups.changed",
+    "ups.fsd-latched",
+    "domain.changed",
+    "trigger.decided",
+    "trigger.cleared",
+    "run.admitted",
+    "run.held",
+    "run.released",
+    "step.started",
+    "step.aborted",
+    "step.waits",
+    "step.ended",
+    "milestone",
+    "run.cancel-requested",
+    "run.ended",
+    "call.audited",
+    "journal.degraded",
+    "journal.restored",
+    "clock.jumped",
+];
+
 impl Fact {
     /// Version of the stored form. A change of it comes with a step in [`Fact::decode`] from the form before.
     pub const VERSION: u16 = 1;
@@ -335,6 +364,20 @@ impl Fact {
             | Self::Milestone { step, .. } => Some(step),
             _ => None,
         }
+    }
+
+    /// Its stored form.
+    ///
+    /// # Errors
+    /// A path that is not UTF-8 cannot be stored.
+    pub fn record(&self) -> Result<Record, serde_json::Error> {
+        let payload = serde_json::to_string(self)?;
+        Ok(Record { kind: self.kind().to_owned(), version: Self::VERSION, run: self.run().cloned(), payload })
+    }
+
+    /// Whether this metis can read facts of that kind and version; a journal with others is not written to.
+    pub fn understands(kind: &str, version: u16) -> bool {
+        version <= Self::VERSION && KINDS.contains(&kind)
     }
 
     /// Reads a stored fact of this or an earlier version.

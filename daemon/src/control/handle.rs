@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use super::{Event, Reply, Request, StepProgress, Told, View};
+use super::{Adopted, Event, Reply, Request, StepProgress, Told, View};
+use crate::power::{self, Observation};
 use crate::site::RunId;
 
 /// A request that is not answered within this time is given up.
@@ -25,11 +26,15 @@ pub enum HandleError {
 
 /// What arrives in the mailbox.
 #[derive(Debug)]
-pub enum Letter {
+pub(super) enum Letter {
     /// An event.
     Event(Event),
     /// A request and where its answer goes.
     Ask(Request, oneshot::Sender<Reply>),
+    /// A poll of a UPS.
+    Observed(Observation),
+    /// A reload: the settings, and the section that the loop works with.
+    Adopt(Adopted, Arc<power::Settings>),
 }
 
 /// Cheap to clone.
@@ -55,6 +60,16 @@ impl Handle {
     /// Tells what happened; waits while the mailbox is full. After the loop's end it goes nowhere.
     pub async fn send(&self, event: Event) {
         let _ = self.letters.send(Letter::Event(event)).await;
+    }
+
+    /// Hands in a poll of a UPS.
+    pub async fn observe(&self, observation: Observation) {
+        let _ = self.letters.send(Letter::Observed(observation)).await;
+    }
+
+    /// Brings new settings into force: runs that are under way keep theirs, UPSes that stay are not forgotten.
+    pub async fn adopt(&self, settings: Adopted, power: Arc<power::Settings>) {
+        let _ = self.letters.send(Letter::Adopt(settings, power)).await;
     }
 
     /// The newest view.

@@ -1,15 +1,33 @@
 //! The only owner of State: decide, apply, and the mailbox loop around them.
 
+mod apply;
+mod decide;
+mod draft;
 mod effect;
 mod event;
 mod fact;
+mod failpoint;
+mod fold;
 mod handle;
+mod mailbox;
+mod port;
+mod recover;
+mod request;
 mod state;
+pub mod takeover;
+mod tell;
+#[cfg(test)]
+mod tests;
 mod view;
 
+pub use apply::apply;
+pub use decide::{Decision, Order, decide};
 pub use effect::{Effect, Job, ProgressSink, StepProgress};
 pub use event::{Event, Reply, Request};
 pub use fact::{Adopted, Audit, DecodeError, Fact, Stamp, Told};
-pub use handle::{Handle, HandleError, Letter};
+pub use fold::fold;
+pub use handle::{Handle, HandleError};
+pub use mailbox::{Mailbox, Options};
+pub use port::FactLog;
 pub use state::{Belief, Life, RUNS_KEPT, RunRecord, SettingsState, State, TriggerRecord};
-pub use view::{JournalView, View, Volatile};
+pub use view::{JournalView, View};

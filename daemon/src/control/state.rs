@@ -1,6 +1,7 @@
 //! What the facts add up to.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -24,8 +25,9 @@ pub struct State {
     pub life: Option<Life>,
     /// Numbers given to runs so far.
     pub run_numbers: u64,
-    /// The newest runs, oldest first; every run that has not ended is among them.
-    pub runs: VecDeque<RunRecord>,
+    /// The newest runs, oldest first; every run that has not ended is among them. Shared with the views, copied when changed.
+    #[serde(with = "shared")]
+    pub runs: VecDeque<Arc<RunRecord>>,
     /// Settings in force.
     pub settings: Option<SettingsState>,
     /// What is believed of the UPSes.
@@ -118,17 +120,35 @@ pub struct RunRecord {
 
 impl State {
     /// A run that is kept.
-    pub fn run(&self, id: &RunId) -> Option<&RunRecord> {
+    pub fn run(&self, id: &RunId) -> Option<&Arc<RunRecord>> {
         self.runs.iter().find(|record| record.id == *id)
     }
 
     /// Runs that have not ended, oldest first.
-    pub fn active(&self) -> impl Iterator<Item = &RunRecord> {
+    pub fn active(&self) -> impl Iterator<Item = &Arc<RunRecord>> {
         self.runs.iter().filter(|record| record.run.outcome.is_none())
     }
 
     /// Whether the daemon was told to stop.
     pub fn stopping(&self) -> bool {
         self.life.as_ref().is_some_and(|life| life.stopping)
+    }
+}
+
+/// Runs are stored as if they were not shared.
+mod shared {
+    use std::collections::VecDeque;
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::RunRecord;
+
+    pub(super) fn serialize<S: Serializer>(runs: &VecDeque<Arc<RunRecord>>, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(runs.iter().map(AsRef::as_ref))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<VecDeque<Arc<RunRecord>>, D::Error> {
+        Ok(Vec::<RunRecord>::deserialize(from)?.into_iter().map(Arc::new).collect())
     }
 }

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::{Belief, RunRecord, SettingsState, State, StepProgress, TriggerRecord};
+use crate::power::Snapshot;
 use crate::runbook::Status;
 use crate::site::{BootId, DomainName, OnTrigger, RunId, UpsName};
 
@@ -27,6 +28,8 @@ pub struct View {
     pub runs: Vec<Arc<RunRecord>>,
     /// Byte progress of the runs that are under way.
     pub progress: BTreeMap<RunId, watch::Receiver<Option<StepProgress>>>,
+    /// UPSes and power domains at this moment; `None` before the daemon has started.
+    pub power: Option<Snapshot>,
     /// Verdicts on the UPSes as recorded.
     pub upses: BTreeMap<UpsName, Belief>,
     /// Verdicts on the power domains as recorded.
@@ -72,8 +75,8 @@ impl View {
         if id == "last" { self.runs.first() } else { self.runs.iter().find(|record| record.id.as_str() == id) }
     }
 
-    /// Builds it from the state; runs that did not change are shared with the view before.
-    pub fn build(state: &State, before: &Self, volatile: Volatile) -> Self {
+    /// Builds it from the state.
+    pub(super) fn build(state: &State, volatile: Volatile) -> Self {
         let life = state.life.as_ref();
         Self {
             last_seq: state.last_seq,
@@ -81,8 +84,9 @@ impl View {
             started: life.map(|life| life.started),
             boot_id: life.map(|life| life.boot_id.clone()),
             phase: phase_line(state),
-            runs: state.runs.iter().rev().map(|record| share(record, before)).collect(),
+            runs: state.runs.iter().rev().cloned().collect(),
             progress: volatile.progress,
+            power: Some(volatile.power),
             upses: state.upses.clone(),
             domains: state.domains.clone(),
             triggers: state.triggers.clone(),
@@ -93,27 +97,20 @@ impl View {
                 lost: volatile.lost,
             },
             settings: state.settings.clone(),
-            problems: problems(state, volatile.lost),
+            problems: problems(state, volatile.lost, volatile.notes),
             stopping: state.stopping(),
         }
     }
 }
 
 /// What a view shows that is no fact.
-pub struct Volatile {
-    /// Byte progress of the runs that are under way.
+pub(super) struct Volatile {
     pub progress: BTreeMap<RunId, watch::Receiver<Option<StepProgress>>>,
-    /// Facts that wait for the disk.
     pub waiting: u64,
-    /// Facts that found no place at all.
     pub lost: u64,
-}
-
-fn share(record: &RunRecord, before: &View) -> Arc<RunRecord> {
-    match before.runs.iter().find(|old| old.id == record.id && old.seq == record.seq) {
-        Some(same) => Arc::clone(same),
-        None => Arc::new(record.clone()),
-    }
+    pub power: Snapshot,
+    /// What was found amiss at the start.
+    pub notes: Vec<String>,
 }
 
 /// The daemon's state in one line: the most urgent first.
@@ -145,8 +142,8 @@ fn run_line(record: &RunRecord) -> String {
     format!("{}: {now}", record.id)
 }
 
-fn problems(state: &State, lost: u64) -> Vec<String> {
-    let mut problems = Vec::new();
+fn problems(state: &State, lost: u64, notes: Vec<String>) -> Vec<String> {
+    let mut problems = notes;
     if let Some(trouble) = &state.journal_trouble {
         problems.push(format!("journal degraded, cards are not burnt until it is well: {trouble}"));
     }

@@ -1,0 +1,111 @@
+//! What a fact does to the state. Pure and total: whatever is folded in whatever order, it ends in a state.
+
+use std::sync::Arc;
+
+use super::{Belief, Fact, Life, RUNS_KEPT, RunRecord, SettingsState, Stamp, State, TriggerRecord};
+use crate::runbook::{Hold, Run, Status};
+use crate::site::RunId;
+
+/// Folds one fact in. A fact of a run that is not kept changes nothing but the counters.
+pub fn apply(state: &mut State, fact: &Fact, stamp: &Stamp) {
+    state.facts = state.facts.saturating_add(1);
+    state.last_seq = state.last_seq.max(stamp.seq);
+    match fact.run() {
+        Some(run) => apply_to_runs(state, run, fact, stamp),
+        None => apply_to_site(state, fact, stamp),
+    }
+}
+
+fn apply_to_site(state: &mut State, fact: &Fact, stamp: &Stamp) {
+    let at = stamp.now.wall;
+    match fact {
+        Fact::DaemonStarted { boot_id, version } => {
+            let (boot_id, version) = (boot_id.clone(), version.clone());
+            state.life = Some(Life { boot_id, version, started: at, stopping: false, stopped: false });
+        }
+        Fact::DaemonStopping => state.life.iter_mut().for_each(|life| life.stopping = true),
+        Fact::DaemonStopped => state.life.iter_mut().for_each(|life| life.stopped = true),
+        Fact::SettingsAdopted { settings } => {
+            state.settings = Some(SettingsState { adopted: settings.clone(), since: at, rejected: Vec::new() });
+        }
+        Fact::SettingsRejected { errors } => state.settings.iter_mut().for_each(|settings| settings.rejected.clone_from(errors)),
+        Fact::UpsChanged { ups, to, reason, .. } => {
+            state.upses.insert(ups.clone(), Belief { verdict: *to, since: at, reason: reason.clone() });
+        }
+        Fact::DomainChanged { domain, to, reason, .. } => {
+            state.domains.insert(domain.clone(), Belief { verdict: *to, since: at, reason: reason.clone() });
+        }
+        Fact::TriggerDecided { domain, because, would_act, budget, runtime } => {
+            let (because, would_act, budget, runtime) = (because.clone(), *would_act, *budget, *runtime);
+            state.triggers.insert(domain.clone(), TriggerRecord { at, because, would_act, budget, runtime, cleared: None });
+        }
+        Fact::TriggerCleared { domain, .. } => {
+            if let Some(trigger) = state.triggers.get_mut(domain) {
+                trigger.cleared.get_or_insert(at);
+            }
+        }
+        Fact::JournalDegraded { reason } => state.journal_trouble = Some(reason.clone()),
+        Fact::JournalRestored => state.journal_trouble = None,
+        _ => {}
+    }
+}
+
+fn apply_to_runs(state: &mut State, id: &RunId, fact: &Fact, stamp: &Stamp) {
+    if let Fact::RunAdmitted { runbook, requester, settings, boot_id, .. } = fact {
+        if state.run(id).is_none() {
+            state.run_numbers = state.run_numbers.saturating_add(1).max(number(id));
+            state.runs.push_back(Arc::new(RunRecord {
+                id: id.clone(),
+                run: Run::new(runbook.clone()),
+                requester: requester.clone(),
+                settings: settings.clone(),
+                boot_id: boot_id.clone(),
+                started: stamp.now.wall,
+                ended: None,
+                reason: String::new(),
+                seq: stamp.seq,
+            }));
+        }
+    } else if let Some(record) = state.runs.iter_mut().find(|record| record.id == *id) {
+        let record = Arc::make_mut(record);
+        record.seq = stamp.seq;
+        apply_to_run(record, fact, stamp);
+    }
+    forget_oldest(state);
+}
+
+fn apply_to_run(record: &mut RunRecord, fact: &Fact, stamp: &Stamp) {
+    let (boot, at) = (stamp.now.boot, stamp.now.wall);
+    let run = &mut record.run;
+    match fact {
+        Fact::RunHeld { because, .. } => run.hold = Some(Hold { because: because.clone() }),
+        Fact::RunReleased { .. } => run.hold = None,
+        Fact::StepStarted { step, mode, attempt, deadline, .. } => run.started(step, *mode, *attempt, *deadline, boot, at),
+        Fact::StepAborted { step, because, .. } => run.aborting(step, because, boot),
+        Fact::StepWaits { step, until, then, detail, .. } => {
+            run.settled(step, Status::Waiting { until: *until, then: *then }, detail, boot, at);
+        }
+        Fact::StepEnded { step, status, detail, .. } => run.settled(step, *status, detail, boot, at),
+        Fact::Milestone { step, message, .. } => run.milestone(step, message),
+        Fact::CancelRequested { because, .. } => run.cancelled(because),
+        Fact::RunEnded { outcome, reason, .. } => {
+            run.finished(*outcome);
+            record.ended.get_or_insert(at);
+            record.reason.clone_from(reason);
+        }
+        _ => {}
+    }
+}
+
+/// The number of a run's id; 0 where it has none.
+fn number(id: &RunId) -> u64 {
+    id.as_str().rsplit('-').next().and_then(|digits| digits.parse().ok()).unwrap_or(0)
+}
+
+/// Drops the oldest ended runs beyond [`RUNS_KEPT`].
+fn forget_oldest(state: &mut State) {
+    while state.runs.len() > RUNS_KEPT {
+        let Some(oldest) = state.runs.iter().position(|record| record.run.outcome.is_some()) else { return };
+        state.runs.remove(oldest);
+    }
+}

@@ -1,0 +1,145 @@
+//! What an event means: facts to record and orders to carry out. Pure and total.
+
+use std::time::Duration;
+
+use super::draft::Draft;
+use super::{Event, Fact, Reply, Request, State, recover, request};
+use crate::runbook::{Mode, settle};
+use crate::site::{DomainName, Now, OnTrigger, RunId, StepId, UpsName, Verdict};
+
+/// What was decided. The facts are recorded and applied, then the orders are carried out, then the reply is sent.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Decision {
+    /// To be recorded, in this order.
+    pub facts: Vec<Fact>,
+    /// To be carried out after that.
+    pub orders: Vec<Order>,
+    /// To the caller; present for every [`Event::Asked`].
+    pub reply: Option<Reply>,
+}
+
+/// What the mailbox carries out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// Begin an attempt.
+    Start {
+        /// Of this run.
+        run: RunId,
+        /// Of this step.
+        step: StepId,
+        /// What it is asked for.
+        mode: Mode,
+        /// Its serial number.
+        attempt: u32,
+        /// Boot time at which it is told to end.
+        deadline: Duration,
+    },
+    /// Tell the attempt under way to end.
+    Abort {
+        /// Of this run.
+        run: RunId,
+        /// Of this step.
+        step: StepId,
+    },
+    /// Send [`Event::TimerFired`] at this boot time at the latest.
+    Timer {
+        /// Boot time.
+        at: Duration,
+    },
+    /// Report a run that has ended.
+    Ended {
+        /// Which.
+        run: RunId,
+    },
+    /// End the loop.
+    Stop,
+}
+
+/// Decides. The same state, event and moment always give the same decision.
+pub fn decide(state: &State, event: &Event, now: &Now) -> Decision {
+    let mut draft = Draft::new(state, now);
+    let reply = meaning(&mut draft, event);
+    draft.advance();
+    draft.finish(reply)
+}
+
+fn meaning(draft: &mut Draft<'_>, event: &Event) -> Option<Reply> {
+    match event {
+        Event::Recovered { version, settings, rejected } => recover::recover(draft, version, settings, rejected),
+        Event::SettingsAdopted(settings) => draft.add(Fact::SettingsAdopted { settings: settings.clone() }),
+        Event::SettingsRejected { errors } => draft.add(Fact::SettingsRejected { errors: errors.clone() }),
+        Event::UpsVerdict { ups, verdict, reason } => judge_ups(draft, ups, *verdict, reason),
+        Event::FsdLatched { ups } => draft.add(Fact::FsdLatched { ups: ups.clone() }),
+        Event::DomainVerdict { domain, verdict, reason } => judge_domain(draft, domain, *verdict, reason),
+        Event::Trigger { domain, because, budget, runtime } => trigger(draft, domain, because, *budget, *runtime),
+        Event::TriggerGone { domain, because } => clear_trigger(draft, domain, because),
+        Event::StepFinished { run, step, attempt, result } => {
+            let settled = draft.state.run(run).and_then(|record| settle(&record.run, step, *attempt, result, draft.now));
+            if let Some((status, detail)) = settled {
+                draft.settle(run, step, status, detail);
+            }
+        }
+        Event::Milestone { run, step, message } => milestone(draft, run, step, message),
+        Event::TimerFired => {}
+        Event::JournalFailed { reason } => {
+            if draft.state.journal_trouble.is_none() {
+                draft.add(Fact::JournalDegraded { reason: reason.clone() });
+            }
+        }
+        Event::JournalRestored => {
+            if draft.state.journal_trouble.is_some() {
+                draft.add(Fact::JournalRestored);
+            }
+        }
+        Event::ClockJumped { seconds } => draft.add(Fact::ClockJumped { seconds: *seconds }),
+        Event::Asked(Request::Admit { requester, runbook }) => return Some(request::admit(draft, requester, runbook)),
+        Event::Asked(Request::Cancel { requester, run, execute }) => return Some(request::cancel(draft, requester, run, *execute)),
+        Event::Asked(Request::Audit(audit)) => {
+            draft.add(Fact::CallAudited { audit: audit.clone() });
+            return Some(Reply::Noted);
+        }
+        Event::Asked(Request::Stop) => return Some(request::stop(draft)),
+    }
+    None
+}
+
+/// Only a change is a fact: a restarted daemon hears again what is known already.
+fn judge_ups(draft: &mut Draft<'_>, ups: &UpsName, to: Verdict, reason: &str) {
+    let from = draft.state.upses.get(ups).map_or(Verdict::Unknown, |belief| belief.verdict);
+    if from != to {
+        draft.add(Fact::UpsChanged { ups: ups.clone(), from, to, reason: reason.to_owned() });
+    }
+}
+
+fn judge_domain(draft: &mut Draft<'_>, domain: &DomainName, to: Verdict, reason: &str) {
+    let from = draft.state.domains.get(domain).map_or(Verdict::Unknown, |belief| belief.verdict);
+    if from != to {
+        draft.add(Fact::DomainChanged { domain: domain.clone(), from, to, reason: reason.to_owned() });
+    }
+    let since = draft.state.life.as_ref().map(|life| life.started);
+    let of_earlier_life = draft.state.triggers.get(domain).is_some_and(|trigger| trigger.cleared.is_none() && Some(trigger.at) < since);
+    if to == Verdict::Online && of_earlier_life {
+        clear_trigger(draft, domain, "the mains are back; the trigger was decided before metisd was restarted");
+    }
+}
+
+fn trigger(draft: &mut Draft<'_>, domain: &DomainName, because: &str, budget: Duration, runtime: Option<Duration>) {
+    let stands = draft.state.triggers.get(domain).is_some_and(|trigger| trigger.cleared.is_none());
+    if !stands {
+        let would_act = draft.state.settings.as_ref().map_or(OnTrigger::Observe, |settings| settings.adopted.on_trigger);
+        draft.add(Fact::TriggerDecided { domain: domain.clone(), because: because.to_owned(), would_act, budget, runtime });
+    }
+}
+
+fn clear_trigger(draft: &mut Draft<'_>, domain: &DomainName, because: &str) {
+    if draft.state.triggers.get(domain).is_some_and(|trigger| trigger.cleared.is_none()) {
+        draft.add(Fact::TriggerCleared { domain: domain.clone(), because: because.to_owned() });
+    }
+}
+
+fn milestone(draft: &mut Draft<'_>, run: &RunId, step: &StepId, message: &str) {
+    let under_way = draft.state.run(run).is_some_and(|record| record.run.outcome.is_none() && record.run.status(step).in_progress());
+    if under_way {
+        draft.add(Fact::Milestone { run: run.clone(), step: step.clone(), message: message.to_owned() });
+    }
+}

@@ -1,0 +1,379 @@
+//! The loop: one task owns the state. Letters in, facts to the journal, then effects out, then a new view.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::decide::{Decision, Order, decide};
+use super::failpoint::Failpoint;
+use super::handle::{Handle, Letter};
+use super::port::FactLog;
+use super::view::{View, Volatile};
+use super::{Adopted, Effect, Event, Fact, Job, ProgressSink, Reply, Stamp, State, StepProgress, Told, apply, tell};
+use crate::journal::{Health, Record};
+use crate::power;
+use crate::runbook::{Form, Mode};
+use crate::site::{Now, RunId, Step, StepId, Verdict};
+
+/// Letters that may wait.
+const LETTERS: usize = 256;
+/// Facts that a slow subscriber may be behind.
+const TOLD: usize = 1024;
+/// How often the loop turns at least while a UPS is not known to be on line: silence is judged then.
+const URGENT_TICK: Duration = Duration::from_secs(1);
+/// Wall-clock time that runs away from boot time by more than this has jumped; slewing stays far below (adjtimex(2): 500 ppm).
+const CLOCK_JUMP: Duration = Duration::from_secs(2);
+
+/// How the loop runs.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// It turns at least this often: the heartbeat of the watchdog.
+    pub tick: Duration,
+    /// A checkpoint is stored after this many facts.
+    pub checkpoint_every: u64,
+    /// Facts that were replayed since the newest one.
+    pub replayed: u64,
+    /// What was found amiss at the start; shown among the problems as long as the daemon lives.
+    pub notes: Vec<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { tick: Duration::from_secs(4), checkpoint_every: 5000, replayed: 0, notes: Vec::new() }
+    }
+}
+
+/// The owner of the state. See [`Mailbox::new`] and [`Mailbox::run`].
+pub struct Mailbox<L, N> {
+    state: State,
+    log: L,
+    clock: N,
+    options: Options,
+    letters: mpsc::Receiver<Letter>,
+    effects: mpsc::UnboundedSender<Effect>,
+    view: watch::Sender<Arc<View>>,
+    told: broadcast::Sender<Arc<Told>>,
+    heartbeat: Arc<AtomicU64>,
+    health: watch::Receiver<Health>,
+    power: Arc<power::Settings>,
+    watch: power::Watch,
+    jobs: BTreeMap<(RunId, StepId), CancellationToken>,
+    progress: BTreeMap<RunId, watch::Sender<Option<StepProgress>>>,
+    timers: BTreeSet<Duration>,
+    next_tick: Duration,
+    wall_minus_boot: i128,
+    since_checkpoint: u64,
+    failpoint: Failpoint,
+    stopped: bool,
+}
+
+impl<L: FactLog, N: Fn() -> Now + Send + 'static> Mailbox<L, N> {
+    /// A mailbox over the folded state, the way into it, and what it orders. Nothing happens before [`Mailbox::run`].
+    pub fn new(
+        state: State,
+        log: L,
+        clock: N,
+        power: Arc<power::Settings>,
+        options: Options,
+    ) -> (Self, Handle, mpsc::UnboundedReceiver<Effect>) {
+        let now = clock();
+        let (post, letters) = mpsc::channel(LETTERS);
+        let (effects, ordered) = mpsc::unbounded_channel();
+        let (view, views) = watch::channel(Arc::new(View::default()));
+        let (told, _) = broadcast::channel(TOLD);
+        let heartbeat = Arc::new(AtomicU64::new(millis(now.boot)));
+        let handle = Handle { letters: post, view: views, told: told.clone(), heartbeat: Arc::clone(&heartbeat) };
+        let mailbox = Self {
+            health: log.health(),
+            watch: power::Watch::new(&power, &now),
+            next_tick: now.boot,
+            wall_minus_boot: wall_minus_boot(&now),
+            state,
+            log,
+            clock,
+            letters,
+            effects,
+            view,
+            told,
+            heartbeat,
+            power,
+            jobs: BTreeMap::new(),
+            progress: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            since_checkpoint: options.replayed,
+            failpoint: Failpoint::from_environment(),
+            options,
+            stopped: false,
+        };
+        (mailbox, handle, ordered)
+    }
+
+    /// Decides on what was recovered, publishes the first view, and serves until [`super::Request::Stop`] was carried out or all handles
+    /// are gone.
+    ///
+    /// `version`: of metisd. `settings`: in force. `rejected`: errors of settings on disk that are not.
+    pub async fn run(mut self, version: String, settings: Adopted, rejected: Vec<String>) -> State {
+        self.process(Event::Recovered { version, settings, rejected }).await;
+        while !self.stopped {
+            self.follow_health().await;
+            self.publish();
+            self.heartbeat.store(millis((self.clock)().boot), Ordering::Relaxed);
+            self.failpoint.hang_at("mailbox.hang").await;
+            let pause = self.pause();
+            tokio::select! {
+                letter = self.letters.recv() => match letter {
+                    Some(letter) => self.open(letter).await,
+                    None => break,
+                },
+                changed = self.health.changed() => if changed.is_err() {
+                    // The journal's writer is gone; appends say so from now on.
+                    tokio::time::sleep(pause).await;
+                },
+                () = tokio::time::sleep(pause) => {}
+            }
+            self.pass_time().await;
+        }
+        self.publish();
+        self.state
+    }
+
+    async fn open(&mut self, letter: Letter) {
+        match letter {
+            Letter::Event(event) => {
+                self.process(event).await;
+            }
+            Letter::Ask(request, answer) => {
+                if let Some(reply) = self.process(Event::Asked(request)).await {
+                    let _ = answer.send(reply);
+                }
+            }
+            Letter::Observed(observation) => {
+                let now = (self.clock)();
+                let changes = self.watch.observe(&self.power, &observation, &now);
+                self.judge(changes, &now).await;
+            }
+            Letter::Adopt(settings, power) => {
+                self.power = power;
+                self.watch.reconfigure(&self.power, &(self.clock)());
+                self.process(Event::SettingsAdopted(settings)).await;
+            }
+        }
+    }
+
+    /// Time until something is due by itself.
+    fn pause(&self) -> Duration {
+        let due = self.timers.first().map_or(self.next_tick, |timer| self.next_tick.min(*timer));
+        due.saturating_sub((self.clock)().boot)
+    }
+
+    async fn pass_time(&mut self) {
+        let now = (self.clock)();
+        if self.timers.first().is_some_and(|timer| *timer <= now.boot) {
+            self.timers.retain(|timer| *timer > now.boot);
+            self.process(Event::TimerFired).await;
+        }
+        if now.boot >= self.next_tick {
+            let changes = self.watch.tick(&self.power, &now);
+            self.judge(changes, &now).await;
+            self.next_tick = now.boot.saturating_add(self.tick(&now));
+            self.check_clock(&now).await;
+        }
+    }
+
+    /// Quiet while all is well, so that an idle host stays idle.
+    fn tick(&self, now: &Now) -> Duration {
+        let snapshot = self.watch.snapshot(&self.power, now);
+        let calm = snapshot.upses.iter().all(|ups| ups.verdict == Verdict::Online && ups.link == "connected");
+        if calm { self.options.tick } else { self.options.tick.min(URGENT_TICK) }
+    }
+
+    async fn check_clock(&mut self, now: &Now) {
+        let offset = wall_minus_boot(now);
+        let jump = offset - self.wall_minus_boot;
+        if jump.unsigned_abs() > CLOCK_JUMP.as_nanos() {
+            self.wall_minus_boot = offset;
+            self.process(Event::ClockJumped { seconds: i64::try_from(jump / 1_000_000_000).unwrap_or(i64::MAX) }).await;
+        }
+    }
+
+    /// What the policy found becomes events.
+    async fn judge(&mut self, changes: Vec<power::Change>, now: &Now) {
+        for change in changes {
+            let event = match change {
+                power::Change::Ups { ups, to, reason, .. } => Event::UpsVerdict { ups, verdict: to, reason },
+                power::Change::Domain { domain, to, reason, .. } => Event::DomainVerdict { domain, verdict: to, reason },
+                power::Change::FsdLatched { ups } => Event::FsdLatched { ups },
+                power::Change::TriggerCleared { domain, because } => Event::TriggerGone { domain, because },
+                power::Change::Trigger { domain, because } => {
+                    let snapshot = self.watch.snapshot(&self.power, now);
+                    let seen = snapshot.domains.into_iter().find(|state| state.name == domain);
+                    let budget = power::budget::configured(&self.power);
+                    Event::Trigger { domain, because, budget, runtime: seen.and_then(|state| state.runtime) }
+                }
+            };
+            self.process(event).await;
+        }
+    }
+
+    /// The journal tells by itself when the disk fails and when it is back.
+    async fn follow_health(&mut self) {
+        let health = self.health.borrow_and_update().clone();
+        match (&health.trouble, &self.state.journal_trouble) {
+            (Some(reason), None) => {
+                self.process(Event::JournalFailed { reason: reason.clone() }).await;
+            }
+            (None, Some(_)) if health.backlog == 0 => {
+                self.process(Event::JournalRestored).await;
+            }
+            _ => {}
+        }
+    }
+
+    /// Decides, records, applies, carries out. Where the facts cannot be recorded nothing of that decision stands: it is decided again
+    /// with the trouble known, and those facts are kept until the disk is back.
+    async fn process(&mut self, event: Event) -> Option<Reply> {
+        let now = (self.clock)();
+        let mut decision = decide(&self.state, &event, &now);
+        let ill = self.state.journal_trouble.is_some() && self.health.borrow().trouble.is_some();
+        let failure = if ill { Some(String::new()) } else { self.append(&decision.facts, &now).await.err() };
+        if let Some(reason) = failure {
+            if event == Event::JournalRestored {
+                return None;
+            }
+            if self.state.journal_trouble.is_none() {
+                self.keep(&[Fact::JournalDegraded { reason }], &now).await;
+                decision = decide(&self.state, &event, &now);
+            }
+            self.keep(&decision.facts, &now).await;
+        }
+        let Decision { orders, reply, .. } = decision;
+        self.carry_out(orders, &now);
+        self.checkpoint(&now).await;
+        reply
+    }
+
+    async fn append(&mut self, facts: &[Fact], now: &Now) -> Result<(), String> {
+        if facts.is_empty() {
+            return Ok(());
+        }
+        let records =
+            facts.iter().map(Fact::record).collect::<Result<Vec<_>, _>>().map_err(|error| format!("a fact cannot be stored: {error}"))?;
+        self.failpoint.kill_at("journal.before");
+        let last = self.log.append(records, now).await.map_err(|error| error.to_string())?;
+        self.failpoint.kill_at("journal.after");
+        self.apply_all(facts, last, now);
+        Ok(())
+    }
+
+    async fn keep(&mut self, facts: &[Fact], now: &Now) {
+        let records: Vec<Record> = facts.iter().filter_map(|fact| fact.record().ok()).collect();
+        if !records.is_empty() {
+            let kept = self.log.keep(records, now).await;
+            self.apply_all(facts, kept.last, now);
+        }
+    }
+
+    /// `last`: sequence number of the last of them; they are numbered without gaps.
+    fn apply_all(&mut self, facts: &[Fact], last: u64, now: &Now) {
+        let first = last.saturating_sub(facts.len() as u64 - 1);
+        for (fact, seq) in facts.iter().zip(first..) {
+            let stamp = Stamp { seq, now: now.clone() };
+            apply(&mut self.state, fact, &stamp);
+            let told = Told { stamp, fact: fact.clone() };
+            tell::log(&told);
+            let _ = self.told.send(Arc::new(told));
+        }
+        self.since_checkpoint += facts.len() as u64;
+    }
+
+    fn carry_out(&mut self, orders: Vec<Order>, now: &Now) {
+        for order in orders {
+            match order {
+                Order::Start { run, step, mode, attempt, deadline } => self.start(run, step, mode, attempt, deadline),
+                Order::Abort { run, step } => {
+                    if let Some(token) = self.jobs.get(&(run, step)) {
+                        token.cancel();
+                    }
+                }
+                Order::Timer { at } => {
+                    self.timers.insert(at.max(now.boot));
+                }
+                Order::Ended { run } => self.ended(&run),
+                Order::Stop => self.stopped = true,
+            }
+        }
+    }
+
+    fn start(&mut self, run: RunId, step: StepId, mode: Mode, attempt: u32, deadline: Duration) {
+        let Some(record) = self.state.run(&run) else { return };
+        let Some(action) = record.run.book.step(&step).and_then(|planned| action(&planned.action, &planned.form, mode)) else { return };
+        let settings = record.settings.clone();
+        let cancel = CancellationToken::new();
+        self.jobs.insert((run.clone(), step.clone()), cancel.clone());
+        let channel = self.progress.entry(run.clone()).or_insert_with(|| watch::Sender::new(None));
+        let progress = ProgressSink::new(step.clone(), channel.clone());
+        let job = Job { run, step, attempt, mode, action, deadline, settings, cancel, progress };
+        let _ = self.effects.send(Effect::Perform(Box::new(job)));
+    }
+
+    /// Whatever of the run still runs is nobody's any more.
+    fn ended(&mut self, run: &RunId) {
+        self.jobs.retain(|(of, _), token| {
+            if of == run {
+                token.cancel();
+            }
+            of != run
+        });
+        self.progress.remove(run);
+        if let Some(record) = self.state.run(run) {
+            let _ = self.effects.send(Effect::Ended(Arc::clone(record)));
+        }
+    }
+
+    /// Nothing depends on it: a failure is tried again with the next facts.
+    async fn checkpoint(&mut self, now: &Now) {
+        if self.since_checkpoint < self.options.checkpoint_every || self.state.journal_trouble.is_some() {
+            return;
+        }
+        let Ok(payload) = serde_json::to_string(&self.state) else { return };
+        match self.log.checkpoint(self.state.last_seq, payload, now).await {
+            Ok(()) => self.since_checkpoint = 0,
+            Err(error) => {
+                tracing::warn!(%error, "no checkpoint was stored; the next start replays more facts");
+                self.since_checkpoint = self.options.checkpoint_every / 2;
+            }
+        }
+    }
+
+    fn publish(&self) {
+        let health = self.health.borrow().clone();
+        let volatile = Volatile {
+            progress: self.progress.iter().map(|(run, channel)| (run.clone(), channel.subscribe())).collect(),
+            waiting: health.backlog as u64,
+            lost: health.lost,
+            power: self.watch.snapshot(&self.power, &(self.clock)()),
+            notes: self.options.notes.clone(),
+        };
+        self.view.send_replace(Arc::new(View::build(&self.state, volatile)));
+    }
+}
+
+fn action(action: &Step, form: &Form<Step>, mode: Mode) -> Option<Step> {
+    match (mode, form) {
+        (Mode::Probe | Mode::Act, _) => Some(action.clone()),
+        (Mode::Remedy(index), Form::Gate { remedies, .. }) => remedies.get(index as usize).cloned(),
+        (Mode::Remedy(_), Form::Act | Form::Ensure) => None,
+    }
+}
+
+fn millis(boot: Duration) -> u64 {
+    u64::try_from(boot.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn wall_minus_boot(now: &Now) -> i128 {
+    now.wall.as_nanosecond() - i128::try_from(now.boot.as_nanos()).unwrap_or(i128::MAX)
+}

@@ -1,0 +1,81 @@
+//! What is decided once, after the stored facts were folded: what becomes of the runs that an earlier life left behind.
+
+use super::draft::Draft;
+use super::takeover::{Kind, OnRestart, on_restart};
+use super::{Adopted, Fact, RunRecord};
+use crate::runbook::{self, Outcome, Replay, Status};
+use crate::site::{RunId, Step};
+
+/// The daemon's new life begins.
+pub(super) fn recover(draft: &mut Draft<'_>, version: &str, settings: &Adopted, rejected: &[String]) {
+    draft.add(Fact::DaemonStarted { boot_id: draft.now.boot_id.clone(), version: version.to_owned() });
+    draft.add(Fact::SettingsAdopted { settings: settings.clone() });
+    if !rejected.is_empty() {
+        draft.add(Fact::SettingsRejected { errors: rejected.to_vec() });
+    }
+    let left: Vec<RunId> = draft.state.active().map(|record| record.id.clone()).collect();
+    for run in left {
+        take_up(draft, &run);
+    }
+}
+
+fn take_up(draft: &mut Draft<'_>, id: &RunId) {
+    let Some(record) = draft.state.run(id).cloned() else { return };
+    if record.run.phase().is_none() {
+        return; // All its steps ended; only the end itself was not recorded.
+    }
+    let same_boot = record.boot_id == draft.now.boot_id;
+    let rule = Kind::of(&record.run.book.kind).map_or(OnRestart::CloseInterrupted, |kind| on_restart(kind, same_boot));
+    match rule {
+        OnRestart::Resume => {
+            for order in runbook::resume(&record.run, draft.now) {
+                if let runbook::Order::Settle { step, status, detail } = order {
+                    draft.settle(id, &step, status, detail);
+                }
+            }
+        }
+        OnRestart::CloseFailed => close(draft, &record, Outcome::Failed, same_boot),
+        OnRestart::CloseInterrupted => close(draft, &record, Outcome::Interrupted, same_boot),
+    }
+}
+
+fn close(draft: &mut Draft<'_>, record: &RunRecord, outcome: Outcome, same_boot: bool) {
+    let who = if same_boot { "metisd stopped" } else { "this host went down" };
+    for step in record.run.book.steps() {
+        let status = match record.run.status(&step.id) {
+            Status::Running { .. } if step.replay == Replay::NeverRepeat => Status::UnknownOutcome,
+            Status::Running { .. } => Status::Failed,
+            Status::Waiting { .. } => Status::Cancelled,
+            _ => continue,
+        };
+        draft.settle(&record.id, &step.id, status, format!("{who} while it ran"));
+    }
+    let steps: Vec<_> = record.run.running().map(|step| step.id.as_str()).collect();
+    let during = if steps.is_empty() { "between two steps".to_owned() } else { format!("while step {} ran", steps.join(", ")) };
+    let mut reason = format!("interrupted: {who} {during}");
+    if let Some(left) = left_behind(record) {
+        reason = format!("{reason}; {left}");
+    }
+    draft.add(Fact::RunEnded { run: record.id.clone(), outcome, reason });
+    draft.report(&record.id);
+}
+
+/// In which state a card or image is left by a run that ends before its plan does.
+pub(super) fn left_behind(record: &RunRecord) -> Option<String> {
+    record.run.book.steps().find_map(|step| {
+        let status = record.run.status(&step.id);
+        match &step.action {
+            Step::WriteCard { device, .. } => Some(match status {
+                Status::Pending | Status::Skipped => format!("{} was not touched", device.display()),
+                Status::Done => format!("the card in {} is complete", device.display()),
+                _ => format!("the card in {} has no partition table (it is written last): burn it again", device.display()),
+            }),
+            Step::StreamImage { target } => Some(match status {
+                Status::Pending | Status::Skipped => format!("nothing was written to {target}"),
+                Status::Done => format!("{target} is complete"),
+                _ => format!("{target} is incomplete and has no partition table: make it again"),
+            }),
+            Step::FetchImage { .. } | Step::PrepareCard { .. } => None,
+        }
+    })
+}

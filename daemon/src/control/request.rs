@@ -1,0 +1,122 @@
+//! What is decided on what callers ask.
+
+use super::draft::Draft;
+use super::recover::left_behind;
+use super::takeover::{IMAGES_AT_ONCE, Kind, OnStop, Takeover, clash, needs_journal, on_stop, takeover};
+use super::{Fact, Reply, RunRecord, State};
+use crate::runbook::{Runbook, Status};
+use crate::site::{Guard, RunId, SettingsDigest, Step};
+
+/// Admits a plan, or says everything that stands in its way.
+pub(super) fn admit(draft: &mut Draft<'_>, requester: &str, book: &Runbook<Step>) -> Reply {
+    let mut guards = book.refusals.clone();
+    let mut preempted = Vec::new();
+    match Kind::of(&book.kind) {
+        Some(kind) => {
+            guards.extend(general(&draft.state, kind));
+            for record in draft.state.active() {
+                match against(kind, book, record) {
+                    Takeover::Beside => {}
+                    Takeover::Preempts => preempted.push(record.id.clone()),
+                    Takeover::Refused(why) => guards.push(busy(record, why)),
+                }
+            }
+        }
+        None => guards.push(guard("run.kind", format!("metis has no runs of kind {:?}", book.kind))),
+    }
+    if let Some(twice) = book.steps().find(|step| book.steps().filter(|other| other.id == step.id).count() > 1) {
+        guards.push(guard("run.steps", format!("the plan has two steps {}: this is a defect of metis, report it", twice.id)));
+    }
+    if !guards.is_empty() {
+        return Reply::Refused { guards };
+    }
+    let run = RunId::new(format!("{}-{}", book.kind, draft.state.run_numbers.saturating_add(1)));
+    for other in preempted {
+        draft.add(Fact::CancelRequested { run: other, because: format!("pre-empted by {run}") });
+    }
+    let settings = draft.state.settings.as_ref().map_or_else(|| SettingsDigest::new(""), |settings| settings.adopted.digest.clone());
+    let (runbook, requester, boot_id) = (book.clone(), requester.to_owned(), draft.now.boot_id.clone());
+    draft.add(Fact::RunAdmitted { run: run.clone(), runbook, requester, settings, boot_id });
+    Reply::Admitted { run }
+}
+
+fn guard(name: &str, message: String) -> Guard {
+    Guard { name: name.to_owned(), message, waiver: None }
+}
+
+fn busy(record: &RunRecord, why: &str) -> Guard {
+    let id = &record.id;
+    let message = format!("{id} ({}) is under way: {why}; wait for it (metisctl run watch {id}) or cancel it", record.run.book.title);
+    guard("run.busy", message)
+}
+
+/// What stands in the way of any run of that kind.
+fn general(state: &State, kind: Kind) -> Vec<Guard> {
+    let mut guards = Vec::new();
+    if state.stopping() {
+        guards.push(guard("daemon.stopping", "metisd is stopping: ask again when it is back".to_owned()));
+    }
+    if let Some(trouble) = state.journal_trouble.as_ref().filter(|_| needs_journal(kind)) {
+        let message = format!("a {} needs the journal, and facts do not reach the disk: {trouble}", kind.name());
+        guards.push(guard("journal.degraded", message));
+    }
+    let images = state.active().filter(|record| record.run.book.kind == Kind::Image.name()).count();
+    if kind == Kind::Image && images >= IMAGES_AT_ONCE {
+        guards.push(guard("run.images", format!("{images} images are being made, and no more are made at once: wait for one to end")));
+    }
+    guards
+}
+
+/// A run of a kind that this metis does not know keeps everything else out.
+fn against(newcomer: Kind, book: &Runbook<Step>, record: &RunRecord) -> Takeover {
+    match Kind::of(&record.run.book.kind) {
+        Some(running) => takeover(newcomer, running, clash(book, &record.run.book)),
+        None => Takeover::Refused("this metis does not know its kind"),
+    }
+}
+
+/// Cancels a run, or says what that would unwind.
+pub(super) fn cancel(draft: &mut Draft<'_>, requester: &str, id: &RunId, execute: bool) -> Reply {
+    let Some(record) = draft.state.run(id).cloned() else { return Reply::NoSuchRun };
+    if let Some(outcome) = record.run.outcome {
+        return Reply::Cancel { consequences: vec![format!("{id} has ended already: {}", outcome.name())], cancelled: false };
+    }
+    if let Some(because) = &record.run.cancel {
+        return Reply::Cancel { consequences: vec![format!("{id} is being cancelled already: {because}")], cancelled: true };
+    }
+    if execute {
+        draft.add(Fact::CancelRequested { run: id.clone(), because: format!("cancelled by {requester}") });
+    }
+    Reply::Cancel { consequences: consequences(&record), cancelled: execute }
+}
+
+fn consequences(record: &RunRecord) -> Vec<String> {
+    let mut lines = Vec::new();
+    for step in record.run.book.steps() {
+        match record.run.status(&step.id) {
+            Status::Running { .. } => lines.push(format!("{}: is ended where it is", step.title)),
+            Status::Waiting { .. } => lines.push(format!("{}: is not tried again", step.title)),
+            Status::Pending => lines.push(format!("{}: is not begun", step.title)),
+            _ => {}
+        }
+    }
+    lines.extend(left_behind(record));
+    lines
+}
+
+/// Begins the daemon's ordered stop.
+pub(super) fn stop(draft: &mut Draft<'_>) -> Reply {
+    if !draft.state.stopping() {
+        draft.add(Fact::DaemonStopping);
+        let cancelled: Vec<RunId> = draft
+            .state
+            .active()
+            .filter(|record| Kind::of(&record.run.book.kind).is_none_or(|kind| on_stop(kind) == OnStop::Cancel))
+            .map(|record| record.id.clone())
+            .collect();
+        for run in cancelled {
+            draft.add(Fact::CancelRequested { run, because: "metisd was told to stop".to_owned() });
+        }
+    }
+    Reply::Noted
+}

@@ -1,0 +1,161 @@
+//! Facts in people's words: one line each, for the log and for the API.
+
+use tracing::Level;
+
+use super::{Fact, Told};
+use crate::runbook::{Mode, Outcome, Status};
+use crate::site::{OnTrigger, Verdict};
+
+impl Fact {
+    /// One line.
+    pub fn message(&self) -> String {
+        match self {
+            Self::DaemonStarted { version, .. } => format!("metisd {version} started"),
+            Self::DaemonStopping => "metisd was told to stop".to_owned(),
+            Self::DaemonStopped => "metisd stopped".to_owned(),
+            Self::SettingsAdopted { settings } => {
+                format!("settings {} in force, from {}", short(settings.digest.as_str()), settings.files.join(", "))
+            }
+            Self::SettingsRejected { errors } => format!("settings refused, the ones before stay in force: {}", errors.join("; ")),
+            Self::UpsChanged { ups, from, to, reason } => format!("UPS {ups}: {} after {}: {reason}", verdict(*to), verdict(*from)),
+            Self::FsdLatched { ups } => {
+                format!("UPS {ups}: FSD stands since before it was first heard, while on line: not acted on; restart its upsd to clear it")
+            }
+            Self::DomainChanged { domain, from, to, reason } => {
+                format!("power domain {domain}: {} after {}: {reason}", verdict(*to), verdict(*from))
+            }
+            Self::TriggerDecided { domain, because, would_act: OnTrigger::Observe, .. } => {
+                format!("power domain {domain}: DISARMED: would have acted: because {because}")
+            }
+            Self::TriggerDecided { domain, because, .. } => format!("power domain {domain} is about to lose power: {because}"),
+            Self::TriggerCleared { domain, because } => format!("power domain {domain}: trigger cleared: {because}"),
+            Self::RunAdmitted { runbook, requester, .. } => format!("{}, asked for by {requester}", runbook.title),
+            Self::RunHeld { because, .. } => format!("nothing new is started {because}"),
+            Self::RunReleased { .. } => "goes on".to_owned(),
+            Self::StepStarted { mode, attempt, .. } => started(*mode, *attempt),
+            Self::StepAborted { because, .. } => format!("told to end: {because}"),
+            Self::StepWaits { detail, .. } if detail.is_empty() => "tried again later".to_owned(),
+            Self::StepWaits { detail, .. } => format!("tried again later: {detail}"),
+            Self::StepEnded { status, detail, .. } if detail.is_empty() => ended(*status).to_owned(),
+            Self::StepEnded { status, detail, .. } => format!("{}: {detail}", ended(*status)),
+            Self::Milestone { message, .. } => message.clone(),
+            Self::CancelRequested { because, .. } => because.clone(),
+            Self::RunEnded { outcome, reason, .. } if reason.is_empty() => outcome.name().to_owned(),
+            Self::RunEnded { outcome, reason, .. } => format!("{}: {reason}", outcome.name()),
+            Self::CallAudited { audit } => {
+                let (verdict, role) =
+                    (if audit.allowed { "allowed" } else { "refused" }, if audit.role.is_empty() { "none" } else { &audit.role });
+                format!("{} {} by uid {} (role {role}): {verdict}", audit.method, audit.target, audit.uid)
+            }
+            Self::JournalDegraded { reason } => format!("journal degraded, cards are not burnt until it is well: {reason}"),
+            Self::JournalRestored => "journal well again".to_owned(),
+            Self::ClockJumped { seconds } => format!("the wall clock jumped by {seconds} s"),
+        }
+    }
+
+    /// MESSAGE_ID of its entry in the message catalog (journalctl -x); facts without one explain themselves.
+    pub fn message_id(&self) -> Option<&'static str> {
+        match self {
+            Self::TriggerDecided { .. } => Some("5f0e3b6c1d2a4e07a9b8c64f1e7d3a51"),
+            Self::UpsChanged { to: Verdict::OnBattery | Verdict::Critical, .. } => Some("8c41d7e09b3f4c5aa2d6f0b17e94c3d8"),
+            Self::UpsChanged { to: Verdict::Unknown, .. } => Some("d2b7604e8f1c4a93b5e0c97a3f6d18e4"),
+            Self::RunEnded { outcome: Outcome::Done, .. } => Some("1a9f52c7e6d04b38803b7c5de2f4a960"),
+            Self::RunEnded { .. } => Some("e37c90a45b1d4f6e9c82d05f7ab3614e"),
+            Self::JournalDegraded { .. } => Some("70b6e1d9c4a84f25b3f79e0a8d5c2164"),
+            Self::SettingsRejected { .. } => Some("b94d2f7ae1c3456c8fa05d6e37b1c082"),
+            Self::FsdLatched { .. } => Some("46e8a3c5d7f94b10ae62c1f80d9b5737"),
+            _ => None,
+        }
+    }
+}
+
+fn short(digest: &str) -> &str {
+    digest.get(..12).unwrap_or(digest)
+}
+
+/// A verdict in words.
+fn verdict(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Online => "online",
+        Verdict::Unknown => "unknown",
+        Verdict::OnBattery => "on battery",
+        Verdict::Critical => "critical",
+    }
+}
+
+fn started(mode: Mode, attempt: u32) -> String {
+    let what = match mode {
+        Mode::Probe => "looks".to_owned(),
+        Mode::Act => "begins".to_owned(),
+        Mode::Remedy(index) => format!("tries remedy {}", index + 1),
+    };
+    if attempt > 1 { format!("{what} (attempt {attempt})") } else { what }
+}
+
+fn ended(status: Status) -> &'static str {
+    match status {
+        Status::Pending => "pending",
+        Status::Running { .. } => "running",
+        Status::Waiting { .. } => "waiting",
+        Status::Done => "done",
+        Status::Skipped => "skipped",
+        Status::Failed => "failed",
+        Status::Cancelled => "cancelled",
+        Status::Abandoned => "abandoned",
+        Status::UnknownOutcome => "outcome unknown",
+    }
+}
+
+fn level(fact: &Fact) -> Level {
+    match fact {
+        Fact::TriggerDecided { .. } | Fact::JournalDegraded { .. } => Level::ERROR,
+        Fact::RunEnded { outcome, .. } => match outcome {
+            Outcome::Done | Outcome::Cancelled => Level::INFO,
+            Outcome::Degraded | Outcome::Interrupted => Level::WARN,
+            Outcome::Failed | Outcome::UnknownOutcome => Level::ERROR,
+        },
+        Fact::UpsChanged { to, .. } | Fact::DomainChanged { to, .. } => match to {
+            Verdict::Online => Level::INFO,
+            Verdict::Unknown | Verdict::OnBattery => Level::WARN,
+            Verdict::Critical => Level::ERROR,
+        },
+        Fact::StepEnded { status, .. } if status.failed() => Level::WARN,
+        Fact::CallAudited { audit } if !audit.allowed => Level::WARN,
+        Fact::SettingsRejected { .. }
+        | Fact::FsdLatched { .. }
+        | Fact::ClockJumped { .. }
+        | Fact::RunHeld { .. }
+        | Fact::StepAborted { .. }
+        | Fact::StepWaits { .. } => Level::WARN,
+        _ => Level::INFO,
+    }
+}
+
+/// Writes a recorded fact to the log, with the fields by which one run's story is found (`journalctl METIS_RUN=…`).
+pub(super) fn log(told: &Told) {
+    let fact = &told.fact;
+    let (run, step) = (fact.run().map(tracing::field::display), fact.step().map(tracing::field::display));
+    let ups = match fact {
+        Fact::UpsChanged { ups, .. } | Fact::FsdLatched { ups } => Some(tracing::field::display(ups)),
+        _ => None,
+    };
+    let (kind, seq, id, message) = (fact.kind(), told.stamp.seq, fact.message_id(), fact.message());
+    macro_rules! tell {
+        ($level:ident) => {
+            tracing::$level!(
+                metis.run = run,
+                metis.step = step,
+                metis.ups = ups,
+                metis.fact = kind,
+                metis.seq = seq,
+                message_id = id,
+                "{message}"
+            )
+        };
+    }
+    match level(fact) {
+        Level::ERROR => tell!(error),
+        Level::WARN => tell!(warn),
+        _ => tell!(info),
+    }
+}
