@@ -1,8 +1,8 @@
 //! The database file: opened, judged, read for recovery.
 
 use std::collections::HashSet;
-use std::fs::{self, OpenOptions};
-use std::io;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
@@ -16,6 +16,9 @@ use super::schema::{self, COLUMNS, Found, MIGRATIONS};
 use super::spill::Spilled;
 use super::writer::{checkpoint_crc, take_out};
 use crate::site::Now;
+
+/// How every SQLite file begins (sqlite.org/fileformat2.html, 1.3).
+const MAGIC: &[u8] = b"SQLite format 3\0";
 
 /// Why a file is not written to.
 #[derive(Debug)]
@@ -42,9 +45,12 @@ impl From<rusqlite::Error> for Refusal {
     fn from(error: rusqlite::Error) -> Self {
         /// SQLITE_IOERR_SHORT_READ: a file shorter than its own header says.
         const SHORT_READ: i32 = 522;
+        /// SQLITE_IOERR_SHMSIZE: no space for the index of the log.
+        const NO_INDEX: i32 = 4874;
         let text = error.to_string();
         match error.sqlite_error() {
             Some(code) if code.extended_code == SHORT_READ => Self::Corrupt(text),
+            Some(code) if code.extended_code == NO_INDEX => Self::Unreachable("no space left on its file system".into()),
             Some(code) => match code.code {
                 ErrorCode::ReadOnly
                 | ErrorCode::CannotOpen
@@ -77,6 +83,9 @@ pub(super) fn open(path: &Path, understands: fn(&str, u16) -> bool, spilled: &Sp
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut conn = Connection::open_with_flags(path, flags)?;
     conn.busy_timeout(Duration::from_secs(1))?;
+    if conn.is_readonly("main")? {
+        return Err(Refusal::Unreachable("its file or file system is read-only".into()));
+    }
     let version = match schema::identify(&conn)? {
         Found::Empty => 0,
         Found::Version(version) => version,
@@ -84,6 +93,8 @@ pub(super) fn open(path: &Path, understands: fn(&str, u16) -> bool, spilled: &Sp
     };
     refuse_newer(&conn, path, version, understands)?;
     conn.pragma_update(None, "synchronous", "FULL")?;
+    // After a burst the log shrinks again.
+    conn.pragma_update(None, "journal_size_limit", 4 << 20)?;
     let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if mode != "wal" {
         return Err(Refusal::Unreachable(format!("its file system has no write-ahead log (journal_mode is {mode})")));
@@ -125,10 +136,13 @@ fn ensure_file(path: &Path) -> Result<(), Refusal> {
     if length == 0 && fs::metadata(with_suffix(path, "-wal")).is_ok_and(|meta| meta.len() > 0) {
         return Err(Refusal::Corrupt("the database is empty or missing, its write-ahead log is not".into()));
     }
-    if length == 0 {
-        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
-        sync_parent(path)?;
+    if length > 0 {
+        let mut magic = Vec::new();
+        File::open(path)?.take(MAGIC.len() as u64).read_to_end(&mut magic)?;
+        return if magic == MAGIC { Ok(()) } else { Err(Refusal::Corrupt("it is no SQLite database".into())) };
     }
+    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    sync_parent(path)?;
     Ok(())
 }
 

@@ -14,6 +14,8 @@ mod blobs;
 mod claim;
 mod database;
 mod error;
+#[cfg(debug_assertions)]
+pub mod failpoint;
 mod handle;
 mod history;
 mod lock;

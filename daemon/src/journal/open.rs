@@ -164,7 +164,9 @@ fn prepare(options: &Options, spilled: &Spilled, now: &Now, problems: &mut Vec<S
     }
     let why = match refusal {
         Refusal::Newer(why) => why,
-        Refusal::Corrupt(why) | Refusal::Unreachable(why) => format!("the journal {} cannot be written: {why}", path.display()),
+        Refusal::Corrupt(why) | Refusal::Unreachable(why) => {
+            format!("the journal {} cannot be written: {why} (restart metisd once that is mended)", path.display())
+        }
     };
     match database::open_read_only(&path, spilled) {
         Ok((reader, loaded)) => Ground { writer: None, reader: Some(reader), mode: Mode::ReadOnly { why }, loaded },

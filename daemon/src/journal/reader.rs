@@ -1,5 +1,6 @@
 //! History queries on read-only connections. Blocking: call within `spawn_blocking`.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -101,14 +102,16 @@ impl Reader {
             "seq IN (SELECT min(seq) AS first FROM fact WHERE run IS NOT NULL GROUP BY run HAVING first < ?1
                 ORDER BY first DESC LIMIT ?2) ORDER BY seq DESC",
             &[&(before as i64), &(limit as i64)],
-            |fact| fact.run.is_some() && fact.seq < before,
-            Order::Newest(usize::MAX),
+            |_| false,
+            Order::Newest(limit),
         )?;
-        // A run of which a part still waits for the disk was seen twice: its first fact is the older one.
-        let mut seen = std::collections::HashSet::new();
-        firsts.reverse();
-        firsts.retain(|fact| seen.insert(fact.run.clone()));
-        firsts.reverse();
+        // A run whose facts wait for the disk may have begun in the database, beyond what was asked for.
+        let waiting: BTreeSet<_> = self.source.shared.lock().backlog.iter().filter_map(|row| row.fact.run.clone()).collect();
+        for run in waiting {
+            firsts.retain(|fact| fact.run.as_ref() != Some(&run));
+            firsts.extend(self.of_run(&run, 0, 1)?.into_iter().filter(|fact| fact.seq < before));
+        }
+        firsts.sort_by_key(|fact| std::cmp::Reverse(fact.seq));
         firsts.truncate(limit);
         Ok(firsts)
     }

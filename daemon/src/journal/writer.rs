@@ -173,7 +173,11 @@ impl Writer {
         match &outcome {
             Err(error) => self.shared.publish(Trouble::Is(error.to_string())),
             // Taking out what is not there writes nothing and proves nothing.
-            Ok(()) if !rows.is_empty() => self.shared.publish(Trouble::Gone),
+            Ok(()) if !rows.is_empty() => {
+                // Before it is said that all is well: the next append must not be refused for what is over.
+                self.shared.set_stalled(false);
+                self.shared.publish(Trouble::Gone);
+            }
             Ok(()) => {}
         }
         outcome
@@ -210,13 +214,17 @@ impl Writer {
 
     fn try_checkpoint(&mut self, seq: u64, payload: &str, now: &Now) -> rusqlite::Result<()> {
         let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        call(self.hook.as_ref(), Stage::Begun);
         tx.execute(
             "INSERT OR REPLACE INTO checkpoint (seq, at, payload, crc) VALUES (?1, ?2, ?3, ?4)",
             params![seq as i64, nanos(now.wall), payload, checkpoint_crc(seq, payload)],
         )?;
+        call(self.hook.as_ref(), Stage::Filled);
         // Two are kept: the older one is what recovery falls back to.
         tx.execute("DELETE FROM checkpoint WHERE seq NOT IN (SELECT seq FROM checkpoint ORDER BY seq DESC LIMIT 2)", [])?;
-        tx.commit()
+        tx.commit()?;
+        call(self.hook.as_ref(), Stage::Committed);
+        Ok(())
     }
 
     /// One slice; a failure waits for the next checkpoint.

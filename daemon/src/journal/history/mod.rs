@@ -180,19 +180,24 @@ impl Worker {
                 Ok(Command::Query { name, from, to, limit, reply }) => {
                     self.flush();
                     let _ = reply.send(self.store.query(&name, from, to, limit));
+                    self.compact();
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     self.flush();
-                    if let Some(now) = self.synced_at
-                        && let Err(error) = self.store.compact(now)
-                    {
-                        tracing::warn!(%error, "UPS history was not downsampled");
-                    }
+                    self.compact();
                 }
                 Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => break,
             }
         }
         self.flush();
+    }
+
+    fn compact(&mut self) {
+        if let Some(now) = self.synced_at
+            && let Err(error) = self.store.compact(now)
+        {
+            tracing::warn!(%error, "UPS history was not downsampled");
+        }
     }
 
     /// Sleeps without a timer while there is nothing to write or to downsample.

@@ -1,6 +1,12 @@
 //! On real databases in temporary directories.
 
 mod append;
+mod corrupt;
+mod crash;
+mod degraded;
+mod disk;
+mod keeping;
+mod versions;
 
 use std::time::Duration;
 
@@ -27,6 +33,13 @@ impl Place {
         Self(dir)
     }
 
+    /// In memory where there is such a place, so that a busy disk does not disturb what is about time.
+    pub(super) fn fast() -> Self {
+        let Ok(dir) = tempfile::tempdir_in("/dev/shm") else { return Self::new() };
+        std::fs::create_dir(dir.path().join("run")).unwrap();
+        Self(dir)
+    }
+
     pub(super) fn dir(&self) -> std::path::PathBuf {
         self.0.path().join("state")
     }
@@ -47,4 +60,43 @@ impl Place {
 /// Numbers in the payloads.
 pub(super) fn numbers(facts: &[super::Stored]) -> Vec<u64> {
     facts.iter().map(|fact| fact.payload.trim_start_matches("{\"n\":").trim_end_matches('}').parse().unwrap()).collect()
+}
+
+/// A mount that ends with the test.
+pub(super) struct Mount(std::path::PathBuf);
+
+impl Mount {
+    /// A tmpfs of this size. `None`, said in one line, where this process may not mount.
+    pub(super) fn tmpfs(at: &std::path::Path, size: &str) -> Option<Self> {
+        use nix::mount::{MsFlags, mount};
+        std::fs::create_dir_all(at).unwrap();
+        match mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), Some(format!("size={size}").as_str())) {
+            Ok(()) => Some(Self(at.to_owned())),
+            Err(error) => {
+                assert!(std::env::var_os("CI").is_none(), "CI may mount: {error}");
+                eprintln!("not checked, this process may not mount a tmpfs: {error}");
+                None
+            }
+        }
+    }
+
+    /// From now on read-only, or not.
+    pub(super) fn remount(&self, read_only: bool) {
+        use nix::mount::{MsFlags, mount};
+        let flags = if read_only { MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY } else { MsFlags::MS_REMOUNT };
+        mount(None::<&str>, &self.0, None::<&str>, flags, None::<&str>).unwrap();
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+/// Waits until the journal says that all is well.
+pub(super) async fn well(journal: &super::Journal) {
+    let mut health = journal.health();
+    let well = health.wait_for(|health| health.trouble.is_none() && health.backlog == 0);
+    tokio::time::timeout(Duration::from_secs(20), well).await.unwrap().unwrap();
 }
