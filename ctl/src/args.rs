@@ -92,7 +92,7 @@ pub enum Command {
     /// A block device is written by the daemon: Ctrl-C detaches, the run goes on. A regular file, or a path that does not exist (except
     /// below /dev), stands in for a card: this client writes it, with your rights. A missing file is made with the image's size and mode
     /// 0600; an existing one must be at least as large as the image, keeps its size, and what the image does not use keeps its old
-    /// bytes, as on a real card. On any error and on Ctrl-C the file is left without a partition table.
+    /// bytes, as on a real card (but for the first and last MiB, where a partition table may be). On any error and on Ctrl-C the file is left without a partition table.
     Burn(BurnArgs),
     /// List the block devices of metisd's host and why each could not be written
     Device(DeviceArgs),

@@ -48,12 +48,8 @@ impl Context<'_, '_> {
     fn dry_run(&mut self, view: &CardPlanView, last: &str) -> Result<Exit, CtlError> {
         self.console.emit(self.global.format, view, super::view::card::CardPlanView::table)?;
         let refused = !view.plan.refusals.is_empty();
-        let last = if refused {
-            format!("DRY RUN: nothing was changed; it would be refused. {last}")
-        } else {
-            format!("DRY RUN: nothing was changed, {last}")
-        };
-        self.last(&last)?;
+        let last = if refused { "; it would be refused".to_owned() } else { format!(", {last}") };
+        self.last(&format!("DRY RUN: nothing was changed{last}"))?;
         Ok(if refused { Exit::Refused } else { Exit::Done })
     }
 

@@ -176,9 +176,9 @@ impl CardPlanView {
 
 impl DeviceView {
     fn line(&self) -> String {
-        let by_id = self.by_id.as_ref().map(|id| format!(" ({id})")).unwrap_or_default();
+        let by_id = self.by_id.as_ref().map(|id| format!("\n         {id}")).unwrap_or_default();
         let model = self.model.as_ref().map(|m| format!(", {m}")).unwrap_or_default();
-        format!("device   {}{by_id}, {}{model}\n", self.path, human::bytes(self.size_bytes))
+        format!("device   {}, {}{model}{by_id}\n", self.path, human::bytes(self.size_bytes))
     }
 }
 

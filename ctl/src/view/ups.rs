@@ -236,14 +236,15 @@ impl PowerView {
             self.upses.iter().map(|u| u.row(look)).collect(),
             look,
         );
-        format!("{upses}\n\n{}", domains(&self.domains, look))
+        let powers: String = self.domains.iter().map(|d| d.powers(look)).collect();
+        format!("{upses}\n\n{}\n{powers}", domains(&self.domains, look))
     }
 }
 
 /// Domains: runtime left, budget, margin, when it would trigger; then what was decided.
 pub fn domains(domains: &[DomainView], look: &Look) -> String {
     let rows = domains.iter().map(|d| d.row(look)).collect();
-    let mut s = table(&["DOMAIN", "STATE", "RUNTIME", "BUDGET", "MARGIN", "WOULD TRIGGER", "POWERS"], &[2, 3, 4], rows, look);
+    let mut s = table(&["DOMAIN", "STATE", "RUNTIME", "BUDGET", "MARGIN", "WOULD TRIGGER", "NODES"], &[2, 3, 4, 6], rows, look);
     for domain in domains {
         if let (Some(reason), true) = (&domain.reason, domain.verdict != "online") {
             let _ = write!(s, "\n{}: {reason}", domain.name);
@@ -257,9 +258,9 @@ pub fn domains(domains: &[DomainView], look: &Look) -> String {
 
 impl TriggerView {
     fn line(&self, domain: &str, look: &Look) -> String {
-        let at = self.at.map_or_else(|| "-".into(), |t| human::when(t, look));
-        let said = if self.acted { "TRIGGERED:" } else { "DISARMED: would have acted" };
-        format!("{} {domain}, {at}, because {}", toned(said, Tone::Bad, look), self.because)
+        let at = self.at.map_or_else(|| "-".into(), |t| human::clock(t, look));
+        let said = if self.acted { "TRIGGERED" } else { "DISARMED: would have acted" };
+        format!("{domain}: {} at {at} because {}", toned(said, Tone::Bad, look), self.because)
     }
 }
 
@@ -288,6 +289,22 @@ impl UpsView {
 }
 
 impl DomainView {
+    /// What it powers, by name, broken at the width.
+    fn powers(&self, look: &Look) -> String {
+        let mut text = format!("\n{} powers", self.name);
+        let mut column = text.len();
+        for node in &self.nodes {
+            if column + 1 + node.len() > usize::from(look.columns) {
+                text.push_str("\n   ");
+                column = 3;
+            }
+            text.push(' ');
+            text.push_str(node);
+            column += 1 + node.len();
+        }
+        text
+    }
+
     fn row(&self, look: &Look) -> Vec<comfy_table::Cell> {
         let margin = if self.margin_seconds.is_some_and(|m| m <= 0.0) { Tone::Bad } else { Tone::Plain };
         vec![
@@ -297,7 +314,7 @@ impl DomainView {
             cell(seconds(self.budget_seconds), Tone::Plain),
             cell(seconds(self.margin_seconds), margin),
             cell(self.would_trigger.map_or("-".into(), |t| human::when(t, look)), Tone::Plain),
-            cell(self.nodes.join(" "), Tone::Plain),
+            cell(self.nodes.len().to_string(), Tone::Plain),
         ]
     }
 }
