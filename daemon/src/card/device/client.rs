@@ -5,6 +5,7 @@ use std::io;
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -86,10 +87,13 @@ pub enum WriteError {
     #[error("{0}")]
     Fault(Fault),
     /// The writer ended without a word.
-    #[error(
-        "the card writer died ({0}); the card has no partition table; see `journalctl -u 'metis-card-writer*' -u metisd` and burn again"
-    )]
-    Died(String),
+    #[error("the card writer died ({how}); {card}; see `journalctl -u metisd -u 'metis-card-writer*'` and burn again")]
+    Died {
+        /// Exit status or signal, where it is known.
+        how: String,
+        /// What became of the card.
+        card: &'static str,
+    },
     /// The writer could not be started or reached.
     #[error("cannot reach the card writer {place}: {error}; is metis-card-writer.socket active?")]
     Unreachable {
@@ -131,7 +135,7 @@ impl From<BadExtents> for WriteError {
 /// Cancelling asks the writer to stop and clear the card. Dropping the future hangs up, to the same end.
 ///
 /// # Errors
-/// [`WriteError`]; in no case is a partition table left on the card.
+/// [`WriteError`]; it says where the card may have been left with more than a cleared partition table.
 pub async fn write(
     writer: &Writer,
     card: &Prepared,
@@ -150,11 +154,11 @@ pub async fn write(
         extents: extents.iter().map(|extent| (extent.offset, extent.len)).collect(),
     };
     let place = writer.clone();
-    let connection = tokio::task::spawn_blocking(move || connect(&place)).await.map_err(|error| WriteError::Died(error.to_string()))??;
+    let connection = tokio::task::spawn_blocking(move || connect(&place)).await.map_err(|error| died(error.to_string()))??;
     let hangup = Hangup(connection.socket.try_clone().map_err(WriteError::Protocol)?);
     let feeder = Feeder::start(&connection.socket, card.data(), chunks.into()).map_err(WriteError::Protocol)?;
     let stop = feeder.stopper();
-    let mut session = tokio::task::spawn_blocking(move || Session { connection, feeder, on_event }.run(&begin));
+    let mut session = tokio::task::spawn_blocking(move || Session { connection, feeder, reached: None, on_event }.run(&begin));
     let result = tokio::select! {
         result = &mut session => result,
         () = cancel.cancelled() => {
@@ -167,16 +171,21 @@ pub async fn write(
             }
         }
     };
-    let result = result.unwrap_or_else(|error| Err(WriteError::Died(format!("its client failed: {error}"))));
+    let result = result.unwrap_or_else(|error| Err(died(format!("its client failed: {error}"))));
     match result {
         Err(WriteError::Fault(Fault { kind: FaultKind::Aborted, message, .. })) if cancel.is_cancelled() => {
             Err(WriteError::Cancelled(message))
         }
-        Err(WriteError::Died(how)) if cancel.is_cancelled() => {
-            Err(WriteError::Cancelled(format!("the card writer did not confirm it ({how}); the card has no partition table")))
+        Err(WriteError::Died { how, card }) if cancel.is_cancelled() => {
+            Err(WriteError::Cancelled(format!("the card writer did not confirm it ({how}); {card}")))
         }
         result => result,
     }
+}
+
+/// Before anything was heard from the writer.
+fn died(how: String) -> WriteError {
+    WriteError::Died { how, card: "the card was not touched or has no partition table" }
 }
 
 /// Hangs up when dropped: a writer that hears nothing more clears the card.
@@ -223,7 +232,9 @@ fn spawn(program: &PathBuf, args: &[OsString]) -> io::Result<Connection> {
     let (ours, theirs) = UnixStream::pair()?;
     #[allow(clippy::disallowed_methods, reason = "the adapter that starts the card writer")]
     let mut command = Command::new(program);
-    let mut child = command.args(args).stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).spawn()?;
+    // A group of its own: an interrupt from the terminal is for the daemon, which then asks the writer to stop.
+    command.args(args).process_group(0).stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null());
+    let mut child = command.spawn()?;
     let (tell, ended) = channel();
     // Waits as long as the kernel holds the child, which nobody can cut short.
     thread::Builder::new().name("card-writer-wait".to_owned()).spawn(move || {
@@ -239,6 +250,7 @@ fn spawn(program: &PathBuf, args: &[OsString]) -> io::Result<Connection> {
 struct Session<F> {
     connection: Connection,
     feeder: Feeder,
+    reached: Option<Milestone>,
     on_event: F,
 }
 
@@ -264,7 +276,7 @@ impl<F: FnMut(Event)> Session<F> {
                         return end;
                     }
                 }
-                Ok(None) => return Err(WriteError::Died(self.connection.how_it_ended())),
+                Ok(None) => return Err(self.died()),
                 Err(error) => return Err(self.broken(error)),
             }
         }
@@ -282,7 +294,10 @@ impl<F: FnMut(Event)> Session<F> {
                 let (stage, done) = if written < total && verified == 0 { ("write", written) } else { ("verify", verified) };
                 (self.on_event)(Event::Progress(Progress { stage, done, total }));
             }
-            Reply::Milestone(milestone) => (self.on_event)(Event::Milestone(milestone)),
+            Reply::Milestone(milestone) => {
+                self.reached = Some(milestone);
+                (self.on_event)(Event::Milestone(milestone));
+            }
             Reply::Refused { guards } => return Some(Err(WriteError::Refused(guards))),
             Reply::Done(summary) => return Some(Ok(summary)),
             Reply::Failed(fault) => return Some(Err(WriteError::Fault(fault))),
@@ -290,12 +305,19 @@ impl<F: FnMut(Event)> Session<F> {
         None
     }
 
+    /// Once the body is verified, the table may have been on its way.
+    fn died(&self) -> WriteError {
+        let card = match self.reached {
+            Some(Milestone::BodyVerified | Milestone::TableWritten) => "do not use the card: its last step was not confirmed",
+            _ => "the card has no partition table",
+        };
+        WriteError::Died { how: self.connection.how_it_ended(), card }
+    }
+
     fn broken(&self, error: io::Error) -> WriteError {
         match error.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => WriteError::Stalled,
-            io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe => {
-                WriteError::Died(self.connection.how_it_ended())
-            }
+            io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe => self.died(),
             _ => WriteError::Protocol(error),
         }
     }

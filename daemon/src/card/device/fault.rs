@@ -47,16 +47,16 @@ impl Fault {
         Self { kind, offset: None, message: message.into() }
     }
 
-    /// A failed system call at `offset`; `gone`: the device is no longer there.
-    pub(super) fn io(what: &str, path: &str, offset: u64, error: &io::Error, gone: bool) -> Self {
+    /// A failed system call, at `offset` where that is known; `gone`: the device is no longer there.
+    pub(super) fn io(what: &str, path: &str, offset: Option<u64>, error: &io::Error, gone: bool) -> Self {
         let kind = if gone { FaultKind::Gone } else { kind(error) };
         let advice = match kind {
             FaultKind::Gone => "the device is gone; plug it in again and burn again",
             FaultKind::Full => "the device is smaller than it says; do not use it",
             _ => "the card or its reader is failing; try another card, then another reader",
         };
-        let at = bytes(offset);
-        Self { kind, offset: Some(offset), message: format!("{what} {path} at offset {offset} ({at}): {error}: {advice}") }
+        let at = offset.map(|offset| format!(" at offset {offset} ({})", bytes(offset))).unwrap_or_default();
+        Self { kind, offset, message: format!("{what} {path}{at}: {error}: {advice}") }
     }
 
     /// `offset` was read back wrong too often.
@@ -90,11 +90,11 @@ mod tests {
             (Errno::ENODEV, FaultKind::Gone, "plug it in again"),
             (Errno::ENOMEDIUM, FaultKind::Gone, "plug it in again"),
         ] {
-            let fault = Fault::io("writing", "/dev/sdz", 12_582_912, &io::Error::from(errno), false);
+            let fault = Fault::io("writing", "/dev/sdz", Some(12_582_912), &io::Error::from(errno), false);
             assert_eq!((fault.kind, fault.offset), (kind, Some(12_582_912)));
             assert!(fault.message.starts_with("writing /dev/sdz at offset 12582912 (12.6 MB): "), "{fault}");
             assert!(fault.message.contains(advice), "{fault}");
         }
-        assert_eq!(Fault::io("writing", "/dev/sdz", 0, &io::Error::from(Errno::EIO), true).kind, FaultKind::Gone);
+        assert_eq!(Fault::io("writing", "/dev/sdz", None, &io::Error::from(Errno::EIO), true).kind, FaultKind::Gone);
     }
 }

@@ -137,19 +137,19 @@ impl Medium {
     /// Writes all of `buffer`'s first `len` bytes, filled up with zeros to whole sectors.
     pub fn write(&self, buffer: &mut Buffer, len: usize, offset: u64) -> Result<(), Fault> {
         let bytes = buffer.padded(len);
-        self.file.write_all_at(bytes, offset).map_err(|error| self.fault("writing", offset, &error))
+        self.file.write_all_at(bytes, offset).map_err(|error| self.fault("writing", Some(offset), &error))
     }
 
     /// Reads back what [`Self::write`] wrote.
     pub fn read<'a>(&self, buffer: &'a mut Buffer, len: usize, offset: u64) -> Result<&'a [u8], Fault> {
         let bytes = buffer.bytes_mut(len.next_multiple_of(SECTOR));
-        self.file.read_exact_at(bytes, offset).map_err(|error| self.fault("reading back", offset, &error))?;
+        self.file.read_exact_at(bytes, offset).map_err(|error| self.fault("reading back", Some(offset), &error))?;
         Ok(&bytes[..len])
     }
 
     /// Returns once everything written is on the medium.
     pub fn flush(&self) -> Result<(), Fault> {
-        self.file.sync_data().map_err(|error| self.fault("flushing", 0, &error))
+        self.file.sync_data().map_err(|error| self.fault("flushing", None, &error))
     }
 
     /// After this, reads come from the medium. Dirty pages survive `fadvise`, so the flush comes first.
@@ -197,7 +197,7 @@ impl Medium {
         result.err().map(|errno| format!("the kernel did not read the new partition table of {path} ({errno}); the card itself is good"))
     }
 
-    fn fault(&self, what: &str, offset: u64, error: &io::Error) -> Fault {
+    fn fault(&self, what: &str, offset: Option<u64>, error: &io::Error) -> Fault {
         // A device that was pulled out answers EIO to some kernels' writes.
         let gone = self.block && ioctl::size(self.file.as_fd()).map_or(true, |size| size == 0);
         Fault::io(what, &self.path.display().to_string(), offset, error, gone)

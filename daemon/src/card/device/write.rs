@@ -29,12 +29,24 @@ const FLUSH_EVERY: u64 = 64 << 20;
 /// Sees each milestone before the burn goes on.
 pub(super) type Watch<'a> = &'a (dyn Fn(Milestone) + Sync);
 
+/// What is in the first and last MiB of the card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ends {
+    /// What was there before.
+    Old,
+    /// Zeros: no partition table, no spare GPT.
+    Cleared,
+    /// More or less of the new card.
+    Written,
+}
+
 /// A burn under way.
 pub(super) struct Burn<'a> {
     target: &'a Guarded,
     chunks: &'a [Chunk],
     link: &'a Link,
     watch: Watch<'a>,
+    ends: Ends,
     hashes: Vec<Mutex<[u8; 32]>>,
     progress: Mutex<Done>,
     summary: Summary,
@@ -85,15 +97,18 @@ impl<'a> Burn<'a> {
             ..Summary::default()
         };
         let hashes = chunks.iter().map(|_| Mutex::default()).collect();
-        Self { target, chunks, link, watch, hashes, progress: Mutex::default(), summary }
+        Self { target, chunks, link, watch, ends: Ends::Old, hashes, progress: Mutex::default(), summary }
     }
 
     /// Writes the whole card. After a fault both ends are cleared again as far as the medium lets us.
     pub fn run(mut self) -> Result<Summary, Fault> {
         self.phases().map_err(|mut fault| {
-            fault.message.push_str(match self.target.medium.clear_ends() {
-                Ok(()) => " (the card was left without a partition table)",
-                Err(_) => " (and its partition table could not be cleared again: do not boot from it)",
+            let cleared = self.target.medium.clear_ends().is_ok();
+            fault.message.push_str(match self.ends {
+                _ if cleared => " (the card was left without a partition table)",
+                Ends::Cleared => " (the card has no partition table)",
+                Ends::Old => " (the card may still hold its old content)",
+                Ends::Written => " (and its partition table could not be cleared again: do not boot from it)",
             });
             fault
         })?;
@@ -103,8 +118,10 @@ impl<'a> Burn<'a> {
     fn phases(&mut self) -> Result<(), Fault> {
         let started = Instant::now();
         self.target.medium.clear_ends()?;
+        self.ends = Ends::Cleared;
         self.summary.write_ms += millis(started);
         self.phase(Phase::Body)?;
+        self.ends = Ends::Written;
         for phase in [Phase::Tail, Phase::Boot, Phase::Table] {
             self.phase(phase)?;
         }
