@@ -61,19 +61,36 @@ struct Done {
     told: (u64, u64),
 }
 
-/// What the workers of one pass share.
-struct Pass {
-    left: AtomicUsize,
+/// What the workers of one pass share: each claims a piece of work, until none is left or there is a reason to stop.
+struct Pass<'a> {
+    link: &'a Link,
+    work: usize,
+    claimed: AtomicUsize,
     failed: OnceLock<Fault>,
 }
 
-impl Pass {
-    fn new(left: usize) -> Self {
-        Self { left: AtomicUsize::new(left), failed: OnceLock::new() }
+impl<'a> Pass<'a> {
+    fn new(work: usize, link: &'a Link) -> Self {
+        Self { link, work, claimed: AtomicUsize::new(0), failed: OnceLock::new() }
     }
 
-    fn over(&self, link: &Link) -> bool {
-        self.failed.get().is_some() || link.stopped().is_some() || self.left.load(Ordering::SeqCst) == 0
+    fn claim(&self) -> Option<usize> {
+        let number = self.claimed.fetch_add(1, Ordering::SeqCst);
+        (number < self.work && !self.stopped()).then_some(number)
+    }
+
+    fn stopped(&self) -> bool {
+        self.failed.get().is_some() || self.link.stopped().is_some()
+    }
+
+    /// The next chunk from the daemon, however long it takes.
+    fn next(&self) -> Option<Filled> {
+        while !self.stopped() {
+            if let Some(filled) = self.link.next(TICK) {
+                return Some(filled);
+            }
+        }
+        None
     }
 
     fn fail(&self, fault: Fault) {
@@ -81,8 +98,8 @@ impl Pass {
         let _ = self.failed.set(fault);
     }
 
-    fn result(self, link: &Link) -> Result<(), Fault> {
-        self.failed.into_inner().or_else(|| link.stopped()).map_or(Ok(()), Err)
+    fn result(self) -> Result<(), Fault> {
+        self.failed.into_inner().or_else(|| self.link.stopped()).map_or(Ok(()), Err)
     }
 }
 
@@ -166,19 +183,16 @@ impl<'a> Burn<'a> {
         }
         self.link.send(&Reply::Send { from: chunks.start as u32, to: chunks.end as u32 });
         let came: Vec<_> = chunks.clone().map(|_| AtomicUsize::new(0)).collect();
-        let pass = Pass::new(chunks.len());
+        let pass = Pass::new(chunks.len(), self.link);
         self.work(&pass, || {
-            while !pass.over(self.link) {
-                let Some(filled) = self.link.next(TICK) else { continue };
+            while pass.claim().is_some() {
+                let Some(filled) = pass.next() else { break };
                 let first = chunks.contains(&filled.index) && came[filled.index - chunks.start].fetch_add(1, Ordering::SeqCst) == 0;
                 let written = if first { self.write_chunk(filled) } else { Err(unasked(filled.index)) };
-                match written {
-                    Ok(()) => drop(pass.left.fetch_sub(1, Ordering::SeqCst)),
-                    Err(fault) => pass.fail(fault),
-                }
+                written.unwrap_or_else(|fault| pass.fail(fault));
             }
         });
-        pass.result(self.link)?;
+        pass.result()?;
         self.target.medium.flush()?;
         self.update(|done| done.flushed = done.written);
         self.tell();
@@ -225,34 +239,30 @@ impl<'a> Burn<'a> {
     /// The chunks that are not on the medium as they were written, and why.
     fn read_back(&self, indices: &[usize]) -> Result<Vec<(usize, String)>, Fault> {
         self.target.medium.drop_cache()?;
-        let pass = Pass::new(indices.len());
-        let next = AtomicUsize::new(0);
+        let pass = Pass::new(indices.len(), self.link);
         let bad = Mutex::new(Vec::new());
         self.work(&pass, || {
             let mut buffer = Buffer::new(CHUNK as usize);
-            while !pass.over(self.link) {
-                let Some(index) = indices.get(next.fetch_add(1, Ordering::SeqCst)) else { break };
-                let Chunk { offset, len, .. } = self.chunks[*index];
+            // A card that lies about its size is not read to its end.
+            while held(&bad).len() <= MAX_BAD
+                && let Some(number) = pass.claim()
+            {
+                let index = indices[number];
+                let Chunk { offset, len, .. } = self.chunks[index];
                 match self.target.medium.read(&mut buffer, len, offset).map(hash) {
-                    Ok(hash) if hash == *held(&self.hashes[*index]) => self.update(|done| done.verified += len as u64),
-                    Ok(_) => held(&bad).push((*index, "what was read back is not what was written".to_owned())),
+                    Ok(hash) if hash == *held(&self.hashes[index]) => self.update(|done| done.verified += len as u64),
+                    Ok(_) => held(&bad).push((index, "what was read back is not what was written".to_owned())),
                     Err(fault) if fault.kind == FaultKind::Gone => pass.fail(fault),
-                    Err(fault) => held(&bad).push((*index, fault.message)),
-                }
-                // A card that lies about its size is not read to its end.
-                if held(&bad).len() > MAX_BAD {
-                    pass.left.store(0, Ordering::SeqCst);
-                } else {
-                    let _ = pass.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+                    Err(fault) => held(&bad).push((index, fault.message)),
                 }
             }
         });
-        pass.result(self.link)?;
+        pass.result()?;
         Ok(bad.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Runs `worker` [`DEPTH`] times at once and reports progress until all have returned.
-    fn work(&self, pass: &Pass, worker: impl Fn() + Sync) {
+    fn work(&self, pass: &Pass<'_>, worker: impl Fn() + Sync) {
         let (running, ended) = channel::<()>();
         thread::scope(|scope| {
             for _ in 0..DEPTH {

@@ -333,6 +333,29 @@ fn a_second_writer_and_a_mount_are_refused() {
 }
 
 #[test]
+fn a_partition_is_no_target_and_its_mount_holds_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = stale(dir.path(), 16 * MIB);
+    // One partition from 1 MiB on, type Linux.
+    let mut sector = [0; 512];
+    sector[446..462].copy_from_slice(&[0, 0, 0, 0, 0x83, 0, 0, 0, 0, 8, 0, 0, 0, 0x60, 0, 0]);
+    sector[510..].copy_from_slice(&[0x55, 0xaa]);
+    fs::OpenOptions::new().write(true).open(&image).unwrap().write_all_at(&sector, 0).unwrap();
+    let Some(device) = Loop::attach(&image) else { return };
+    lab::run("partx", &["-a", &device.path.display().to_string()]).unwrap();
+    let partition = std::path::PathBuf::from(format!("{}p1", device.path.display()));
+    assert_eq!(find(&Roots::host(), &partition).unwrap().kind, super::Kind::Partition(device.path.clone()));
+    lab::run("mkfs.ext4", &["-q", "-F", &partition.display().to_string()]).unwrap();
+    let mountpoint = dir.path().join("a mount");
+    fs::create_dir(&mountpoint).unwrap();
+    lab::run("mount", &[&partition.display().to_string(), &mountpoint.display().to_string()]).unwrap();
+    let found = find(&Roots::host(), &device.path).unwrap();
+    lab::run("umount", &[&mountpoint.display().to_string()]).unwrap();
+    lab::run("partx", &["-d", &device.path.display().to_string()]).unwrap();
+    assert_eq!((found.kind, found.mounts), (super::Kind::Disk, vec![mountpoint.display().to_string()]));
+}
+
+#[test]
 fn sectors_of_4096_bytes_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let Some(device) = Loop::attach_with(&stale(dir.path(), 16 * MIB), &["-b", "4096"]) else { return };
