@@ -3,6 +3,7 @@
 mod bytes;
 pub mod device;
 pub mod image;
+pub mod inject;
 mod layout;
 mod media;
 pub mod merge;
