@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
 
 use super::aside::{sync_parent, with_suffix};
@@ -83,6 +84,8 @@ pub(super) fn open(path: &Path, understands: fn(&str, u16) -> bool, spilled: &Sp
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut conn = Connection::open_with_flags(path, flags)?;
     conn.busy_timeout(Duration::from_secs(1))?;
+    // Until it is accepted: closing would write the log into a file that is to be kept as it is.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     if conn.is_readonly("main")? {
         return Err(Refusal::Unreachable("its file or file system is read-only".into()));
     }
@@ -105,6 +108,7 @@ pub(super) fn open(path: &Path, understands: fn(&str, u16) -> bool, spilled: &Sp
     if version == 0 {
         sync_parent(path)?;
     }
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     Ok((conn, loaded, problem))
 }
 

