@@ -7,6 +7,8 @@ mod cut;
 mod next;
 mod run;
 mod settle;
+#[cfg(test)]
+mod tests;
 mod types;
 
 pub use cut::cut;
