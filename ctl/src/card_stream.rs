@@ -27,6 +27,8 @@ use crate::view::plan::PlanView;
 use crate::view::run::{self, RunView};
 use crate::writer::{Failure, Writer};
 
+/// Chunks are far smaller; a daemon that sends more is broken.
+const MESSAGE_BYTES: usize = 16 << 20;
 const TICK: Duration = Duration::from_millis(500);
 /// How long a cancelled or failed run may take to be closed before this client goes.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -133,7 +135,7 @@ pub async fn execute(session: &Session, order: &Order<'_>, console: &mut Console
 }
 
 fn client(session: &Session) -> CardClient<tonic::transport::Channel> {
-    CardClient::new(session.channel.clone())
+    CardClient::new(session.channel.clone()).max_decoding_message_size(MESSAGE_BYTES)
 }
 
 /// Why the transfer ends early.
@@ -235,22 +237,6 @@ impl Transfer<'_> {
         let _ = self.requests.try_send(v1::ImageRequest { message: Some(image_request::Message::Progress(progress)) });
     }
 
-    async fn tell(&self, ok: bool, error: String) {
-        let result = image_request::Message::Result(v1::ImageResult { ok, error });
-        let sent = self.requests.send(v1::ImageRequest { message: Some(result) });
-        let _ = tokio::time::timeout(FAREWELL, sent).await;
-    }
-
-    /// The daemon's last word.
-    async fn end(&mut self) -> Option<v1::Run> {
-        while let Ok(Some(answer)) = self.answers.message().await {
-            if let Some(Message::End(end)) = answer.message {
-                return end.run;
-            }
-        }
-        None
-    }
-
     /// The file is complete: the run is closed.
     async fn close(
         mut self,
@@ -259,11 +245,17 @@ impl Transfer<'_> {
         sha256: String,
         console: &mut Console<'_>,
     ) -> Result<(ImageDoneView, Exit), CtlError> {
-        self.tell(true, String::new()).await;
-        let run = tokio::time::timeout(session.timeout, self.end()).await.ok().flatten();
+        let last = async {
+            tell(&self.requests, true, String::new()).await;
+            end(&mut self.answers).await
+        };
+        let run = tokio::select! {
+            () = self.interrupts.next() => None,
+            run = tokio::time::timeout(session.timeout, last) => run.ok().flatten(),
+        };
         let exit = run.as_ref().map_or(Exit::Degraded, |r| run::exit(r.phase).unwrap_or(Exit::Degraded));
         if run.is_none() {
-            console.note("the file is complete and verified, but metisd went away before it recorded that");
+            console.note("the file is complete and verified, but metisd did not say that it recorded it");
         }
         let header = self.header.unwrap_or_default();
         let view = ImageDoneView { file, size_bytes: header.size, written_bytes: header.extent_bytes, sha256, run: run.map(Into::into) };
@@ -285,9 +277,20 @@ impl Transfer<'_> {
                 return with_remains(error, &remains);
             }
         };
-        self.tell(false, failure.error.to_string()).await;
-        let _ = tokio::time::timeout(FAREWELL, self.end()).await;
+        self.farewell(failure.error.to_string()).await;
         with_remains(failure.error, &failure.remains)
+    }
+
+    /// Tells the daemon and hears it close the run, unless that takes long or Ctrl-C comes (again).
+    async fn farewell(&mut self, error: String) {
+        let requests = self.requests.clone();
+        let interrupts = &mut self.interrupts;
+        let answers = &mut self.answers;
+        tokio::select! {
+            () = interrupts.next() => (),
+            () = tokio::time::sleep(FAREWELL) => (),
+            () = async { tell(&requests, false, error).await; end(answers).await; } => (),
+        }
     }
 
     /// What became of the file; `None` after another Ctrl-C.
@@ -313,6 +316,21 @@ impl Transfer<'_> {
             Purpose::Card => format!("left at once; {} is not a valid card: write it again", path.display()),
         })
     }
+}
+
+async fn tell(requests: &mpsc::Sender<v1::ImageRequest>, ok: bool, error: String) {
+    let result = image_request::Message::Result(v1::ImageResult { ok, error });
+    let _ = requests.send(v1::ImageRequest { message: Some(result) }).await;
+}
+
+/// The daemon's last word.
+async fn end(answers: &mut Streaming<v1::ImageResponse>) -> Option<v1::Run> {
+    while let Ok(Some(answer)) = answers.message().await {
+        if let Some(Message::End(end)) = answer.message {
+            return end.run;
+        }
+    }
+    None
 }
 
 fn ours(error: CtlError) -> Stop {

@@ -78,6 +78,9 @@ pub enum CtlError {
     /// The connection was lost while a run went on.
     #[error("{0}")]
     Lost(String),
+    /// The reader of standard output went away, e.g. `head`: nobody to tell.
+    #[error("")]
+    Closed,
     /// Anything else.
     #[error("{0:#}")]
     Other(#[from] anyhow::Error),
@@ -102,7 +105,7 @@ impl CtlError {
             Self::Refused { .. } => Exit::Refused,
             Self::Usage(_) => Exit::Usage,
             Self::Interrupted(_) => Exit::Interrupted,
-            Self::Other(_) => Exit::Failed,
+            Self::Other(_) | Self::Closed => Exit::Failed,
         }
     }
 }

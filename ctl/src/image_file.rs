@@ -335,3 +335,81 @@ fn sync_directory(path: &Path) -> anyhow::Result<()> {
     let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(dir).and_then(|d| d.sync_all()).with_context(|| format!("cannot sync directory {}", dir.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    /// Writes the pieces and finishes; what the error says.
+    fn complaint(pieces: &[(u64, usize)], total: u64) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, cancel) = (dir.path().join("x.img"), AtomicBool::new(false));
+        let mut file = ImageFile::open(&path, Purpose::Image, 4 * MIB, &cancel).unwrap();
+        let written = pieces.iter().try_for_each(|(offset, len)| file.write(*offset, &vec![1; *len]).map(drop));
+        let error = written.and_then(|()| file.finish(&"0".repeat(64), total, &mut |_| ()).map(drop)).unwrap_err();
+        drop(file);
+        assert!(!path.exists() && !part(&path).exists(), "{pieces:?}");
+        format!("{error:#}")
+    }
+
+    #[test]
+    fn a_stream_that_breaks_its_contract_is_refused() {
+        type Case = (&'static [(u64, usize)], u64, &'static str);
+        let table: &[Case] = &[
+            (&[(4 * MIB - 1, 2)], 2, "past the end of the image"),
+            (&[(u64::MAX, 2)], 2, "past the end of the image"),
+            (&[(2 * MIB, 512), (2 * MIB + 511, 512)], 1024, "sent the bytes at 2097663 twice"),
+            (&[(0, 512), (0, 512)], 1024, "sent the bytes at 0 twice"),
+            (&[(2 * MIB, 512)], 1024, "sent 512 bytes of 1024"),
+            (&[(2 * MIB, 512)], 512, "is not what the daemon sent"),
+        ];
+        for (pieces, total, expected) in table {
+            let said = complaint(pieces, *total);
+            assert!(said.contains(expected), "{pieces:?}: {said}");
+        }
+    }
+
+    #[test]
+    fn the_head_is_written_last_and_a_piece_across_its_border_is_split() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, cancel) = (dir.path().join("card.img"), AtomicBool::new(false));
+        std::fs::write(&path, vec![0xaa; 4 << 20]).unwrap();
+        let mut file = ImageFile::open(&path, Purpose::Card, 4 * MIB, &cancel).unwrap();
+        file.write(MIB - 512, &[1; 1024]).unwrap();
+        let before = std::fs::read(&path).unwrap();
+        assert!(before[..1 << 20].iter().all(|b| *b == 0) && before[1 << 20] == 1);
+        let sha256 = hex(&Sha256::digest([1; 1024]));
+        assert_eq!(file.finish(&sha256, 1024, &mut |_| ()).unwrap(), path);
+        let after = std::fs::read(&path).unwrap();
+        assert!(after[(1 << 20) - 512..(1 << 20) + 512].iter().all(|b| *b == 1));
+    }
+
+    #[test]
+    fn a_part_that_another_process_writes_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, cancel) = (dir.path().join("x.img"), AtomicBool::new(false));
+        let first = ImageFile::open(&path, Purpose::Image, MIB, &cancel).unwrap();
+        assert!(matches!(ImageFile::open(&path, Purpose::Image, MIB, &cancel), Err(CtlError::Refused { .. })));
+        assert!(part(&path).exists());
+        drop(first);
+        assert!(!part(&path).exists());
+        std::fs::write(part(&path), "left by a process that was killed").unwrap();
+        let again = ImageFile::open(&path, Purpose::Image, MIB, &cancel).unwrap();
+        let meta = std::fs::metadata(part(&path)).unwrap();
+        assert_eq!((meta.len(), meta.mode() & 0o777, meta.blocks()), (MIB, 0o600, 0));
+        drop(again);
+    }
+
+    #[test]
+    fn cancelled_means_no_further_byte() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, cancel) = (dir.path().join("x.img"), AtomicBool::new(false));
+        let mut file = ImageFile::open(&path, Purpose::Image, 4 * MIB, &cancel).unwrap();
+        cancel.store(true, Ordering::Relaxed);
+        assert_eq!(file.write(2 * MIB, &[1]).unwrap_err().to_string(), "cancelled");
+        assert!(file.finish("", 0, &mut |_| ()).is_err());
+        assert!(file.abandon().ends_with("the partial file is removed"));
+    }
+}

@@ -50,6 +50,7 @@ pub async fn run_on(args: impl IntoIterator<Item = OsString>, console: &mut Cons
     };
     match dispatch(&cli, console).await {
         Ok(exit) => exit,
+        Err(CtlError::Closed) => CtlError::Closed.exit(),
         Err(e) => {
             console.note(&format!("metisctl: {e}"));
             e.exit()

@@ -1,6 +1,6 @@
 //! Results on standard output: tables for people, JSON and YAML for programs.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 
 use anyhow::Context as _;
 use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, presets};
@@ -46,7 +46,10 @@ impl<'a> Console<'a> {
 
     /// One line, or several, on standard output.
     pub fn say(&mut self, text: &str) -> Result<(), CtlError> {
-        Ok(writeln!(self.out, "{text}").and_then(|()| self.out.flush()).context("cannot write to standard output")?)
+        match writeln!(self.out, "{text}").and_then(|()| self.out.flush()) {
+            Err(e) if e.kind() == ErrorKind::BrokenPipe => Err(CtlError::Closed),
+            written => Ok(written.context("cannot write to standard output")?),
+        }
     }
 
     /// One line, or several, on standard error; nobody depends on it.

@@ -69,6 +69,8 @@ fn command(host: &str, local: &Path, remote: &str, timeout: Duration) -> Command
         .arg("-T")
         // A shared master connection would keep the forwarding after this process.
         .args(["-o", "ControlMaster=no", "-o", "ControlPath=none", "-o", "StreamLocalBindMask=0177"])
+        // A link that died is noticed within a minute.
+        .args(["-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=3"])
         .arg("-o")
         .arg(format!("ConnectTimeout={}", timeout.as_secs().max(1)))
         .arg("-L")

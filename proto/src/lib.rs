@@ -51,14 +51,20 @@ pub enum ConnectError {
     },
 }
 
-/// Connects to the daemon on a Unix socket, within `timeout`.
+/// A peer that hangs in the middle of a stream is noticed after this long without, and then within, an answer to a ping.
+const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(40));
+
+/// Connects to the daemon on a Unix socket, within `timeout`. Streams break when the daemon hangs for about a minute.
 ///
 /// # Errors
 /// [`ConnectError`] tells "no permission" from "not running".
 pub async fn connect(socket: &Path, timeout: Duration) -> Result<Channel, ConnectError> {
     probe(socket, timeout).await?;
     let path = socket.to_path_buf();
-    let endpoint = Endpoint::from_static("http://metisd.local").connect_timeout(timeout);
+    let endpoint = Endpoint::from_static("http://metisd.local")
+        .connect_timeout(timeout)
+        .http2_keep_alive_interval(KEEP_ALIVE.0)
+        .keep_alive_timeout(KEEP_ALIVE.1);
     endpoint
         .connect_with_connector(tower::service_fn(move |_: Uri| {
             let path = path.clone();

@@ -6,7 +6,7 @@ use metis_proto::v1;
 use serde::Serialize;
 
 use super::plan::{GuardView, PlanView};
-use super::text;
+use super::{harmless, text};
 use crate::human::{self, Look};
 use crate::output::{Tone, cell, table};
 
@@ -123,8 +123,8 @@ impl From<v1::Device> for DeviceView {
             path: d.path,
             by_id: text(d.by_id),
             size_bytes: d.size,
-            model: text(d.model),
-            serial: text(d.serial),
+            model: harmless(&d.model),
+            serial: harmless(&d.serial),
             transport: text(d.transport),
             removable: d.removable,
             read_only: d.read_only,

@@ -32,6 +32,11 @@ pub fn text(value: String) -> Option<String> {
     (!value.is_empty()).then_some(value)
 }
 
+/// What a device says of itself, without what would move a terminal's cursor.
+pub fn harmless(value: &str) -> Option<String> {
+    text(value.replace(char::is_control, "?"))
+}
+
 /// A role as a word.
 pub fn role(value: i32) -> &'static str {
     match v1::Role::try_from(value).unwrap_or_default() {

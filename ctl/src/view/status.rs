@@ -108,7 +108,9 @@ impl StatusView {
         let look = &Look { now: self.now.unwrap_or(look.now), ..look.clone() };
         let mut s = self.problems(look);
         self.headline(look, &mut s);
-        if !self.domains.is_empty() {
+        if self.domains.is_empty() {
+            s.push_str("no power domain is configured\n");
+        } else {
             let _ = writeln!(s, "\n{}", ups::domains(&self.domains, look));
         }
         let _ = writeln!(s, "\n{}\n", run::list(&self.runs, look));

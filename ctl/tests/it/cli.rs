@@ -265,6 +265,15 @@ fn every_command_has_help_and_a_man_page() {
 }
 
 #[test]
+fn a_reader_that_goes_away_is_no_error_to_talk_about() {
+    let mut command = metisctl(Path::new("/s"), &["completions", "bash"]);
+    let mut child = command.spawn().unwrap();
+    drop(child.stdout.take());
+    let ran: crate::Ran = child.wait_with_output().unwrap().into();
+    assert_eq!((ran.code, ran.err.as_str()), (1, ""), "{ran:?}");
+}
+
+#[test]
 fn completions_are_scripts() {
     for (shell, word) in [("bash", "complete -F"), ("zsh", "#compdef metisctl"), ("fish", "complete -c metisctl")] {
         let ran = run(Path::new("/s"), &["completions", shell]);

@@ -46,6 +46,8 @@ pub enum Fault {
     BreakWatch,
     /// Calls are never answered.
     Mute,
+    /// After three chunks nothing comes, and nothing is heard.
+    Deaf,
 }
 
 /// An image: size and pieces in use.
@@ -209,17 +211,18 @@ impl Script {
             return;
         }
         for (n, chunk) in self.image.chunks().into_iter().enumerate() {
-            if matches!(self.fault, Fault::StallAfter(limit) if n >= limit) {
+            if matches!(self.fault, Fault::StallAfter(limit) if n >= limit) || (self.fault == Fault::Deaf && n >= 3) {
                 break;
             }
             let _ = say(Answer::Chunk(chunk)).await;
         }
         let sha256 = if self.fault == Fault::CorruptTrailer { "0".repeat(64) } else { self.image.sha256() };
-        if !matches!(self.fault, Fault::StallAfter(_)) {
+        if !matches!(self.fault, Fault::StallAfter(_) | Fault::Deaf) {
             let _ = say(Answer::Trailer(v1::ImageTrailer { sha256 })).await;
         }
         while let Ok(Some(request)) = asked.message().await {
             match request.message {
+                Some(Asked::Result(_)) if self.fault == Fault::Deaf => (),
                 Some(Asked::Progress(p)) => self.hear(|h| h.progress.push(p)),
                 Some(Asked::Result(r)) => {
                     self.hear(|h| h.result = Some(r.clone()));

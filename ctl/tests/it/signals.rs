@@ -46,6 +46,22 @@ fn an_image_is_cancelled_and_removed() {
 }
 
 #[test]
+fn a_second_ctrl_c_leaves_at_once() {
+    let fake = Fake::start(Fault::Deaf);
+    let file = fake.path("x.img");
+    let child = spawn(&fake.socket(), &["image", "--execute", "--node", "titan-13", "--output", str(&file)]);
+    fake.until("began to write", |h| h.progress.len() > 1);
+    interrupt(&child);
+    std::thread::sleep(Duration::from_millis(500));
+    let asked = std::time::Instant::now();
+    interrupt(&child);
+    let ran = ended(child);
+    assert_eq!(ran.code, 130, "{ran:?}");
+    assert!(asked.elapsed() < Duration::from_secs(3), "it waited for a daemon that does not listen: {:?}", asked.elapsed());
+    assert!(!file.exists() && !fake.path("x.img.part").exists());
+}
+
+#[test]
 fn a_card_file_that_is_cancelled_has_no_table() {
     let fake = Fake::start(Fault::StallAfter(3));
     let card = fake.path("card.img");
