@@ -285,7 +285,7 @@ async fn cancelling_leaves_no_table() {
             if milestone == when {
                 stop.cancel();
                 // Until the abort is on its way.
-                std::thread::sleep(std::time::Duration::from_millis(300));
+                std::thread::sleep(std::time::Duration::from_secs(1));
                 heard.cancel();
             }
         });
