@@ -192,3 +192,6 @@ impl Job<'_> {
         Ok(digest[..16].iter().fold("metis-".to_owned(), |id, byte| format!("{id}{byte:02x}")))
     }
 }
+
+#[cfg(test)]
+mod tests;

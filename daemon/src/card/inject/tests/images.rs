@@ -5,7 +5,7 @@ use super::super::{InjectError, Secrets, prepare, prepare_plain};
 use super::fixture::*;
 
 /// What a card of [`node`] changes in [`Lab::tree`], and nothing else.
-const CHANGED: [&str; 32] = [
+pub const CHANGED: [&str; 32] = [
     "/etc/cloud/cloud.cfg.d/99-metis.cfg",
     "/etc/default/armbian-firstrun",
     "/etc/group",
@@ -39,7 +39,7 @@ const CHANGED: [&str; 32] = [
     "/root/.ssh/authorized_keys",
     "/etc/systemd",
 ];
-const REMOVED: [&str; 4] =
+pub const REMOVED: [&str; 4] =
     ["/etc/netplan/50-cloud-init.yaml", "/etc/ssh/ssh_host_rsa_key", "/etc/ssh/ssh_host_rsa_key.pub", "/var/lib/dbus/machine-id"];
 
 fn sorted(paths: &[&str]) -> Vec<String> {
