@@ -1,5 +1,7 @@
 //! What the tests on real parts share.
 
+pub mod daemon;
+pub mod loopdev;
 pub mod nspawn;
 pub mod qemu;
 pub mod require;

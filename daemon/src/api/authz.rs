@@ -85,6 +85,16 @@ pub struct Admitted {
     pub role: Option<Role>,
 }
 
+impl Admitted {
+    /// What the layer noted of a request.
+    ///
+    /// # Errors
+    /// Where the request came past the layer.
+    pub fn of<T>(request: &tonic::Request<T>) -> Result<Self, tonic::Status> {
+        request.extensions().get::<Self>().cloned().ok_or_else(|| tonic::Status::unauthenticated("the call was not checked"))
+    }
+}
+
 /// Told of every refused call, for the audit log: caller, RPC, role needed.
 pub type OnRefused = Arc<dyn Fn(&Caller, &str, Role) + Send + Sync>;
 

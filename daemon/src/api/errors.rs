@@ -17,11 +17,13 @@ pub fn role_to_proto(role: Option<Role>) -> v1::Role {
     }
 }
 
-fn role_name(role: Role) -> &'static str {
+/// The role as users see it; empty for none.
+pub fn role_name(role: Option<Role>) -> &'static str {
     match role {
-        Role::Viewer => "viewer",
-        Role::Maintenance => "maintenance",
-        Role::Admin => "admin",
+        None => "",
+        Some(Role::Viewer) => "viewer",
+        Some(Role::Maintenance) => "maintenance",
+        Some(Role::Admin) => "admin",
     }
 }
 
@@ -30,9 +32,9 @@ pub fn role_needed(caller: &Caller, role: Option<Role>, needed: Role, rpc: &str)
     let call = rpc.trim_start_matches("/metis.v1.").replace('/', ".");
     let message = format!(
         "{call} needs role {}; {} has {}: an admin can grant it in api.roles of metis.yaml",
-        role_name(needed),
+        role_name(Some(needed)),
         caller.label(),
-        role.map_or("no role", role_name),
+        role.map_or("no role", |role| role_name(Some(role))),
     );
     let detail = v1::RoleNeeded { needed: role_to_proto(Some(needed)).into(), caller: role_to_proto(role).into(), uid: caller.uid };
     details::status(Code::PermissionDenied, message, &Detail::RoleNeeded(detail))

@@ -1,10 +1,18 @@
 //! gRPC on the Unix socket: reads the published View and the journal's reader, sends Requests, nothing else.
 
 mod authz;
-pub mod errors;
+mod card;
+mod convert;
+mod errors;
 mod peer;
+pub mod port;
+mod runs;
+mod server;
 mod settings;
+mod status;
+mod ups;
 
 pub use authz::{Admitted, AuthzLayer, RoleTable};
 pub use peer::{Caller, PeerStream};
+pub use server::{Context, HostFacts, serve};
 pub use settings::{Role, RoleRule, Settings};

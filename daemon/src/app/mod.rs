@@ -1,4 +1,94 @@
 //! The composition root: wires rooms to real or simulated parts.
 
-pub mod args;
-pub mod logging;
+mod args;
+mod burn;
+mod daemon;
+mod listen;
+mod logging;
+mod perform;
+mod problems;
+mod reload;
+mod site;
+mod stream;
+mod watch;
+mod world;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Arguments, Command, DaemonArguments};
+
+use crate::card::device;
+use crate::config;
+
+/// Runs what the arguments ask for. `passed`: the API socket that systemd passed.
+pub fn main(arguments: impl IntoIterator<Item = OsString>, passed: Option<UnixListener>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    match arguments.command {
+        None if arguments.daemon.check_config => check_config(&arguments.daemon),
+        None => daemon(&arguments.daemon, passed),
+        Some(Command::CardWriter) => card_writer(),
+    }
+}
+
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+fn complain(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+fn check_config(arguments: &DaemonArguments) -> ExitCode {
+    let loaded = config::load(&arguments.config, arguments.inventory.as_deref());
+    say(config::check_report(&loaded).trim_end());
+    if loaded.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn daemon(arguments: &DaemonArguments, passed: Option<UnixListener>) -> ExitCode {
+    let loaded = match reload::load(arguments, &daemon::state_directory()) {
+        Ok(loaded) => loaded,
+        Err(errors) => {
+            for error in &errors {
+                complain(error);
+            }
+            complain("metisd cannot start: the configuration is wrong and there is no earlier one that was good");
+            return ExitCode::FAILURE;
+        }
+    };
+    if let Err(error) = logging::install(loaded.settings.daemon.log_level.as_str()) {
+        complain(&format!("metisd: {error:#}"));
+        return ExitCode::FAILURE;
+    }
+    match daemon::run(arguments, loaded, passed) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn card_writer() -> ExitCode {
+    if let Err(error) = logging::install("info") {
+        complain(&format!("metisd card-writer: {error:#}"));
+    }
+    match std::io::stdin().as_fd().try_clone_to_owned() {
+        Ok(socket) => device::serve(socket),
+        Err(error) => {
+            complain(&format!("metisd card-writer: standard input is no connection: {error}; metisd starts this by itself"));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use super::ReadAt;
@@ -20,12 +20,14 @@ impl FileImage {
     /// # Errors
     /// Where it cannot be opened or is no regular file.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        let meta = file.metadata()?;
-        if !meta.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} is not a regular file", path.display())));
-        }
-        Ok(Self { file, size: meta.len() })
+        let file = open_regular(path)?;
+        let size = file.metadata()?.len();
+        Ok(Self::new(file, size))
+    }
+
+    /// The first `size` bytes of an open file.
+    pub(super) fn new(file: File, size: u64) -> Self {
+        Self { file, size }
     }
 }
 
@@ -37,6 +39,15 @@ impl ReadAt for FileImage {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         self.file.read_exact_at(buf, offset)
     }
+}
+
+/// Opens a regular file for reading; a pipe in its place does not block.
+pub(super) fn open_regular(path: &Path) -> io::Result<File> {
+    let file = File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    Ok(file)
 }
 
 /// An image in memory.

@@ -45,6 +45,12 @@ impl Verified {
     }
 }
 
+impl std::fmt::Debug for Verified {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Verified").field("sha256", &self.sha256).field("size", &self.data.size()).finish()
+    }
+}
+
 /// A card ready to be written: everything is decided, every byte readable. Only `card::inject` makes one, from a [`Verified`] image.
 #[derive(Clone)]
 pub struct Prepared {

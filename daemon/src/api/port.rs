@@ -1,0 +1,160 @@
+//! What the API asks of the site besides the control loop's View. `app` answers with the real rooms.
+
+use std::path::PathBuf;
+
+use tokio::sync::mpsc;
+
+use crate::card::device::Device;
+use crate::card::{Extent, InjectedFile};
+use crate::journal;
+use crate::runbook::Runbook;
+use crate::site::{Guard, MergedNode, NodeName, RunId, Step};
+
+/// What a caller wants to have built.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CardQuestion {
+    /// For whom.
+    pub node: NodeName,
+    /// Image overrides of this request.
+    pub overrides: crate::card::plan::Overrides,
+    /// The golden image as it is.
+    pub no_inject: bool,
+}
+
+/// Where it goes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Destination {
+    /// A device of this host, as the caller named it.
+    Device {
+        /// Path.
+        path: PathBuf,
+        /// Waives the guards against devices that are no cards.
+        allow_fixed: bool,
+    },
+    /// The caller writes it.
+    Caller {
+        /// `image` or `burn`.
+        purpose: String,
+        /// For the record.
+        target: String,
+    },
+}
+
+/// A plan and what it was made from.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    /// The plan.
+    pub runbook: Runbook<Step>,
+    /// The merged node.
+    pub node: MergedNode,
+    /// The device, where the card goes to one.
+    pub device: Option<Device>,
+}
+
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// The inventory has no such node.
+    #[error("{0}")]
+    NoSuchNode(String),
+    /// Guards refuse before a plan can be made.
+    #[error("refused")]
+    Refused(Vec<Guard>),
+    /// This host cannot be asked.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// A finished card, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CardFacts {
+    /// cloud-init's instance-id.
+    pub instance_id: String,
+    /// SHA-256 of the golden image as published.
+    pub image_sha256: String,
+    /// What was injected.
+    pub files: Vec<InjectedFile>,
+}
+
+/// From the run to the caller that writes the image.
+#[derive(Debug)]
+pub enum ImageOut {
+    /// First.
+    Header {
+        /// Bytes of the whole image.
+        size: u64,
+        /// What will be sent.
+        extents: Vec<Extent>,
+        /// The card.
+        card: CardFacts,
+    },
+    /// A piece.
+    Chunk {
+        /// Where it belongs.
+        offset: u64,
+        /// Its bytes.
+        data: Vec<u8>,
+    },
+    /// Last.
+    Trailer {
+        /// SHA-256, hex, of all extents in ascending order.
+        sha256: String,
+    },
+}
+
+/// From the caller that writes the image to the run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImageIn {
+    /// Bytes that he has made durable, and read back.
+    Progress {
+        /// Durable.
+        written: u64,
+        /// Read back.
+        verified: u64,
+    },
+    /// What became of his copy.
+    Result(Result<(), String>),
+    /// He went away.
+    Gone,
+}
+
+/// The caller's end of an image run.
+#[derive(Debug)]
+pub struct ImagePipe {
+    /// To the caller.
+    pub out: mpsc::Sender<ImageOut>,
+    /// From the caller.
+    pub back: mpsc::Receiver<ImageIn>,
+}
+
+/// What the API asks of the site.
+#[tonic::async_trait]
+pub trait Site: Send + Sync + 'static {
+    /// Plans a burn or an image run; changes nothing.
+    async fn plan_card(&self, question: CardQuestion, destination: Destination) -> Result<Planned, PlanError>;
+
+    /// The merged node, secrets masked.
+    async fn card_config(&self, question: CardQuestion) -> Result<serde_json::Value, PlanError>;
+
+    /// Disks of this host, each with what stands against writing it.
+    async fn devices(&self) -> Result<Vec<(Device, Vec<Guard>)>, PlanError>;
+
+    /// Hands the caller's end of an image run over to the run.
+    fn attach(&self, run: &RunId, pipe: ImagePipe);
+
+    /// Samples and transitions of a UPS.
+    async fn ups_history(&self, question: HistoryQuestion) -> Result<journal::History, PlanError>;
+}
+
+/// Which part of the history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryQuestion {
+    /// Which UPS.
+    pub ups: crate::site::UpsName,
+    /// From.
+    pub from: Option<jiff::Timestamp>,
+    /// To.
+    pub to: Option<jiff::Timestamp>,
+    /// At most this many samples.
+    pub limit: usize,
+}

@@ -1,0 +1,278 @@
+//! The daemon: opens what there is, wires the rooms, serves until it is told to stop.
+
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::args::DaemonArguments;
+use super::problems::Problems;
+use super::reload::{self, Loaded, Reload, adopted};
+use super::site::RealSite;
+use super::watch::{self as ups_watch, PowerWatch};
+use super::world::{World, credentials_directory};
+use super::{listen, perform};
+use crate::api::{self, HostFacts, RoleTable};
+use crate::config::Settings;
+use crate::control::{self, Fact, Handle, Mailbox, Request};
+use crate::host::clock::Clock;
+use crate::host::service_manager;
+use crate::journal::{self, Journal, Mode, Opened, UpsHistory};
+use crate::secrets;
+
+/// Calls under way get this long to end when the daemon stops; so does the control loop. Together they stay below 10 s.
+const GRACE: Duration = Duration::from_secs(1);
+const STOP_WITHIN: Duration = Duration::from_secs(7);
+
+/// Runs the daemon until SIGTERM or SIGINT.
+///
+/// # Errors
+/// Where another instance holds the state directory, or something that it needs ends by itself.
+pub fn run(arguments: &DaemonArguments, loaded: Loaded, passed: Option<UnixListener>) -> anyhow::Result<()> {
+    let clock = Clock::new().context("reading the boot id from /proc")?;
+    let settings = Arc::clone(&loaded.settings);
+    let opened = open_journal(&settings, &clock)?;
+    let (history, history_problem) = UpsHistory::open(&settings.daemon.state_dir, &clock.now()).context("opening the UPS history")?;
+    let listener = listen::listener(&settings.api, passed)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("starting the runtime")?;
+    let journal = opened.journal.clone();
+    let result = runtime.block_on(async {
+        let daemon = Daemon { arguments: arguments.clone(), clock, loaded, history: history.clone() };
+        daemon.serve(opened, listener, history_problem).await
+    });
+    // What hangs in the kernel must not hold the end: its threads end with the process.
+    runtime.shutdown_timeout(Duration::from_millis(500));
+    close(move || journal.close());
+    close(move || history.close());
+    result
+}
+
+/// Closing writes what is pending; a disk that hangs must not hold the end of the process.
+fn close(how: impl FnOnce() + Send + 'static) {
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        how();
+        let _ = done.send(());
+    });
+    if ended.recv_timeout(Duration::from_millis(500)).is_err() {
+        tracing::warn!("the state directory does not answer: ending without waiting for it");
+    }
+}
+
+fn open_journal(settings: &Settings, clock: &Clock) -> anyhow::Result<Opened> {
+    let mut options = journal::Options::new(&settings.daemon.state_dir, settings.daemon.runtime_dir.join("spill.jsonl"));
+    options.understands = |_, version| version <= Fact::VERSION;
+    Ok(journal::open(options, &clock.now())?)
+}
+
+struct Daemon {
+    arguments: DaemonArguments,
+    clock: Clock,
+    loaded: Loaded,
+    history: UpsHistory,
+}
+
+impl Daemon {
+    async fn serve(self, opened: Opened, listener: UnixListener, history_problem: Option<String>) -> anyhow::Result<()> {
+        let settings = Arc::clone(&self.loaded.settings);
+        let problems =
+            Problems::new(HostFacts { host: host_name(), host_role: settings.daemon.host_role.to_string(), problems: Vec::new() });
+        problems.set("history", history_problem.into_iter().collect());
+        let journal = opened.journal.clone();
+        let (mailbox, handle, orders) = self.mailbox(opened, &settings);
+        let (settings_sender, settings_receiver) = watch::channel(Arc::clone(&settings));
+        let secrets = secrets::Context { credentials_dir: credentials_directory() };
+        let world = Arc::new(World::new(settings_receiver.clone(), secrets.clone()));
+        let (roles, role_receiver) = watch::channel(resolve_roles(&settings, &problems).await);
+
+        let stop = CancellationToken::new();
+        let mut tasks = Tasks::default();
+        let (version, adopted, rejected) = (env!("CARGO_PKG_VERSION").to_owned(), adopted(&settings), self.loaded.rejected.clone());
+        tasks.spawn("control loop", async move { drop(mailbox.run(version, adopted, rejected).await) });
+        tasks.spawn("effects", perform::effects(orders, Arc::clone(&world), handle.clone()));
+        tasks.spawn("UPS transitions", ups_watch::transitions(handle.clone(), self.history.clone()));
+        let power = PowerWatch {
+            settings: settings_receiver,
+            handle: handle.clone(),
+            history: self.history.clone(),
+            secrets,
+            problems: problems.clone(),
+            clock: self.clock.clone(),
+        };
+        tasks.spawn("UPS watch", power.run(stop.clone()));
+        tasks.spawn("service manager", tell_service_manager(handle.clone(), self.clock.clone(), stop.clone()));
+
+        let clock = self.clock.clone();
+        let context = api::Context {
+            handle: handle.clone(),
+            reader: journal.reader(),
+            site: Arc::new(RealSite { world: Arc::clone(&world), history: self.history.clone() }),
+            facts: problems.facts(),
+            roles: role_receiver,
+            now: Arc::new(move || clock.now()),
+        };
+        let api_stop = CancellationToken::new();
+        let served = api::serve(listener, context, api_stop.clone(), GRACE);
+        tasks.spawn("API", async move {
+            if let Err(error) = served.await {
+                tracing::error!("{error:#}");
+            }
+        });
+        if self.loaded.rejected.is_empty() {
+            reload::keep(&settings, &problems).await;
+        }
+        wait_for_first_view(&handle).await;
+        service_manager::ready();
+        tracing::info!("ready on {}", settings.api.socket.display());
+
+        let reload = Reload { arguments: self.arguments, settings: settings_sender, roles, world, handle: handle.clone(), problems };
+        let ended = until_told(reload, &mut tasks).await;
+        service_manager::stopping();
+        stop.cancel();
+        stop_control(&handle).await;
+        api_stop.cancel();
+        drop(handle);
+        tasks.join(GRACE * 2).await;
+        ended
+    }
+
+    fn mailbox(
+        &self,
+        opened: Opened,
+        settings: &Settings,
+    ) -> (Mailbox<Journal, impl Fn() -> crate::site::Now + Send + 'static>, Handle, tokio::sync::mpsc::UnboundedReceiver<control::Effect>)
+    {
+        let (state, mut notes) = control::fold(opened.checkpoint.as_ref(), &opened.tail);
+        notes.extend(opened.problems);
+        if let Mode::ReadOnly { why } | Mode::Memory { why } = &opened.mode {
+            tracing::error!("journal degraded: {why}");
+        }
+        for note in &notes {
+            tracing::warn!("{note}");
+        }
+        let options = control::Options { replayed: opened.tail.len() as u64, notes, ..control::Options::default() };
+        let clock = self.clock.clone();
+        Mailbox::new(state, opened.journal, move || clock.now(), Arc::new(settings.power.clone()), options)
+    }
+}
+
+/// Names of this host's users and groups are looked up; that may ask the network (nsswitch.conf(5)).
+pub(super) async fn resolve_roles(settings: &Arc<Settings>, problems: &Problems) -> Arc<RoleTable> {
+    let settings = Arc::clone(settings);
+    let resolved = tokio::task::spawn_blocking(move || RoleTable::resolve(&settings.api)).await;
+    let (table, unknown) = resolved.unwrap_or_else(|error| (RoleTable::default(), vec![format!("api.roles: {error}")]));
+    problems.set("roles", unknown);
+    Arc::new(table)
+}
+
+fn host_name() -> String {
+    nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// Tasks that live as long as the daemon. One that ends by itself is a fault.
+#[derive(Default)]
+struct Tasks {
+    set: JoinSet<&'static str>,
+}
+
+impl Tasks {
+    fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.set.spawn(async move {
+            task.await;
+            name
+        });
+    }
+
+    async fn one_ended(&mut self) -> anyhow::Error {
+        match self.set.join_next().await {
+            Some(Ok(name)) => anyhow!("the {name} ended by itself"),
+            Some(Err(error)) => anyhow!("a task of metisd was lost: {error}"),
+            None => anyhow!("nothing runs any more"),
+        }
+    }
+
+    /// Waits for all, then ends what is left.
+    async fn join(mut self, within: Duration) {
+        let all = async { while self.set.join_next().await.is_some() {} };
+        if tokio::time::timeout(within, all).await.is_err() {
+            tracing::warn!("ending although {} tasks are still under way", self.set.len());
+        }
+    }
+}
+
+/// Serves signals until one says stop, or until a task ends that must not.
+async fn until_told(reload: Reload, tasks: &mut Tasks) -> anyhow::Result<()> {
+    let mut listen = Signals::new()?;
+    loop {
+        tokio::select! {
+            _ = listen.terminate.recv() => return Ok(()),
+            _ = listen.interrupt.recv() => return Ok(()),
+            _ = listen.hangup.recv() => reload.reload().await,
+            fault = tasks.one_ended() => return Err(fault),
+        }
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("listening to signals");
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+}
+
+async fn wait_for_first_view(handle: &Handle) {
+    let mut views = handle.views();
+    let _ = tokio::time::timeout(Duration::from_secs(5), views.wait_for(|view| view.started.is_some())).await;
+}
+
+/// Lets the loop end runs that cannot be resumed and write its last fact.
+async fn stop_control(handle: &Handle) {
+    match tokio::time::timeout(STOP_WITHIN, handle.request(Request::Stop)).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "stopping"),
+        Err(_) => tracing::warn!("the control loop did not stop within {} s", STOP_WITHIN.as_secs()),
+    }
+}
+
+/// Keeps `STATUS=` at the phase, and the watchdog quiet for as long as the control loop turns.
+async fn tell_service_manager(handle: Handle, clock: Clock, stop: CancellationToken) {
+    let mut views = handle.views();
+    let interval = service_manager::watchdog_interval();
+    let pause = interval.map_or(Duration::from_secs(3600), |interval| interval / 3);
+    let mut told = String::new();
+    loop {
+        let phase = views.borrow_and_update().phase.clone();
+        if phase != told {
+            service_manager::status(&phase);
+            told = phase;
+        }
+        if interval.is_some_and(|interval| clock.now().boot.saturating_sub(handle.heartbeat()) < interval) {
+            service_manager::watchdog();
+        }
+        tokio::select! {
+            changed = views.changed() => if changed.is_err() { return stop.cancelled().await },
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// Where the last settings that were good are kept: systemd says where the state is even when the configuration cannot.
+pub fn state_directory() -> std::path::PathBuf {
+    std::env::var_os("STATE_DIRECTORY").map_or_else(|| Path::new("/var/lib/metis").to_path_buf(), Into::into)
+}

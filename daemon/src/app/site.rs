@@ -1,0 +1,73 @@
+//! Answers of the real rooms to what the API asks.
+
+use std::sync::Arc;
+
+use super::world::World;
+use crate::api::port::{CardQuestion, Destination, HistoryQuestion, ImagePipe, PlanError, Planned, Site};
+use crate::card::device::{self, Device, Roots, Want};
+use crate::card::merge;
+use crate::card::plan::{self, CardOrder, Target};
+use crate::config::Settings;
+use crate::journal;
+use crate::site::{Guard, RunId};
+
+/// The real site.
+pub struct RealSite {
+    /// What the steps use too.
+    pub world: Arc<World>,
+    /// UPS history.
+    pub history: journal::UpsHistory,
+}
+
+#[tonic::async_trait]
+impl Site for RealSite {
+    async fn plan_card(&self, question: CardQuestion, destination: Destination) -> Result<Planned, PlanError> {
+        let settings = self.world.settings();
+        blocking(move || planned(&settings, &question, destination)).await
+    }
+
+    async fn card_config(&self, question: CardQuestion) -> Result<serde_json::Value, PlanError> {
+        let settings = self.world.settings();
+        let node = merge::merge(&settings.inventory, &question.node).map_err(|e| PlanError::NoSuchNode(e.to_string()))?;
+        Ok(merge::masked(&node))
+    }
+
+    async fn devices(&self) -> Result<Vec<(Device, Vec<Guard>)>, PlanError> {
+        blocking(|| {
+            let devices = device::list(&Roots::host()).map_err(|e| PlanError::Failed(format!("listing the disks of this host: {e}")))?;
+            Ok(devices.into_iter().map(|d| (device::guards(&d, &Want::default()), d)).map(|(g, d)| (d, g)).collect())
+        })
+        .await
+    }
+
+    fn attach(&self, run: &RunId, pipe: ImagePipe) {
+        self.world.attach(run, pipe);
+    }
+
+    async fn ups_history(&self, question: HistoryQuestion) -> Result<journal::History, PlanError> {
+        let HistoryQuestion { ups, from, to, limit } = question;
+        let (from, to) = (from.unwrap_or(jiff::Timestamp::MIN), to.unwrap_or(jiff::Timestamp::MAX));
+        self.history.query(ups.as_str(), from, to, limit).await.map_err(|e| PlanError::Failed(e.to_string()))
+    }
+}
+
+async fn blocking<T: Send + 'static>(question: impl FnOnce() -> Result<T, PlanError> + Send + 'static) -> Result<T, PlanError> {
+    tokio::task::spawn_blocking(question).await.map_err(|e| PlanError::Failed(e.to_string()))?
+}
+
+fn planned(settings: &Settings, question: &CardQuestion, destination: Destination) -> Result<Planned, PlanError> {
+    let node = merge::merge(&settings.inventory, &question.node).map_err(|e| PlanError::NoSuchNode(e.to_string()))?;
+    let (image, warnings) = question.overrides.apply(&node.class, node.image.clone()).map_err(|g| PlanError::Refused(vec![g]))?;
+    let cached_size = image.as_ref().and_then(|image| World::store(settings).cached_size(image));
+    let (target, device) = match destination {
+        Destination::Caller { purpose, target } => (Target::Caller { purpose, target }, None),
+        Destination::Device { path, allow_fixed } => {
+            let device = device::find(&Roots::host(), &path)
+                .map_err(|e| PlanError::Failed(format!("looking at {}: {e}; `metisctl device` lists the disks", path.display())))?;
+            (Target::Device { device: Box::new(device.clone()), allow_fixed }, Some(device))
+        }
+    };
+    let order = CardOrder { node, image, cached_size, no_inject: question.no_inject, warnings };
+    let runbook = plan::plan(&order, &target);
+    Ok(Planned { runbook, node: order.node, device })
+}
