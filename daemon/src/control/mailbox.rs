@@ -187,7 +187,7 @@ impl<L: FactLog, N: Fn() -> Now + Send + 'static> Mailbox<L, N> {
     /// Quiet while all is well, so that an idle host stays idle.
     fn tick(&self, now: &Now) -> Duration {
         let snapshot = self.watch.snapshot(&self.power, now);
-        let calm = snapshot.upses.iter().all(|ups| ups.verdict == Verdict::Online && ups.link == "connected");
+        let calm = snapshot.upses.iter().all(|ups| ups.verdict == Verdict::Online);
         if calm { self.options.tick } else { self.options.tick.min(URGENT_TICK) }
     }
 

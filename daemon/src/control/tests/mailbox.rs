@@ -12,7 +12,7 @@ use crate::control::{Effect, Event, Fact, FactLog, Handle, Job, Mailbox, Options
 use crate::journal::{AppendError, Health, Kept, KeptIn, Record, Stored};
 use crate::power;
 use crate::runbook::{Outcome, StepResult};
-use crate::site::{Now, OnTrigger, Progress, RunId};
+use crate::site::{Now, OnTrigger, PowerDomain, Progress, Reading, RunId, UpsName};
 
 /// What the fake disk does.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -138,6 +138,22 @@ fn no_upses() -> Arc<power::Settings> {
         upses: Vec::new(),
         domains: Vec::new(),
     })
+}
+
+/// One UPS that feeds one domain.
+pub(super) fn one_ups() -> power::Settings {
+    let ups = UpsName::new("u@h");
+    let mut settings = (*no_upses()).clone();
+    settings.upses = vec![power::UpsSettings { name: ups.clone(), username: None, password: None, tls: None }];
+    settings.domains = vec![PowerDomain { name: "d".into(), upses: [ups].into(), nodes: ["titan-13".into()].into() }];
+    settings
+}
+
+/// A poll of it.
+pub(super) fn poll(status: &str) -> power::Observation {
+    let status = status.split(' ').map(str::to_owned).collect();
+    let reading = Reading { status, runtime: Some(Duration::from_secs(100)), ..Reading::default() };
+    power::Observation { ups: UpsName::new("u@h"), result: Ok(reading), login_problem: None }
 }
 
 struct Daemon {
@@ -364,21 +380,8 @@ async fn a_checkpoint_and_its_tail_are_what_the_next_life_starts_from() {
 
 #[tokio::test]
 async fn readings_that_lead_to_a_trigger_are_seen_and_recorded() {
-    let ups = crate::site::UpsName::new("u@h");
-    let mut settings = (*no_upses()).clone();
-    settings.upses = vec![power::UpsSettings { name: ups.clone(), username: None, password: None, tls: None }];
-    settings.domains = vec![crate::site::PowerDomain { name: "d".into(), upses: [ups.clone()].into(), nodes: ["titan-13".into()].into() }];
     let daemon = Daemon::fresh();
-    daemon.handle.adopt(adopted(), Arc::new(settings)).await;
-    let poll = |status: &str| power::Observation {
-        ups: ups.clone(),
-        result: Ok(crate::site::Reading {
-            status: status.split(' ').map(str::to_owned).collect(),
-            runtime: Some(Duration::from_secs(100)),
-            ..crate::site::Reading::default()
-        }),
-        login_problem: None,
-    };
+    daemon.handle.adopt(adopted(), Arc::new(one_ups())).await;
     for status in ["OL", "OL", "OB", "OB LB", "OB LB", "OB LB", "OB LB", "OB LB"] {
         daemon.handle.observe(poll(status)).await;
         daemon.pass(1).await;

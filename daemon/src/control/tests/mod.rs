@@ -1,5 +1,6 @@
 //! Tables and properties of the core, and the mailbox over a fake journal.
 
+mod crash;
 mod mailbox;
 mod recovery;
 mod support;

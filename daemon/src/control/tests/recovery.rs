@@ -184,6 +184,7 @@ proptest! {
             prop_assert_eq!(reply.is_some(), matches!(event, Event::Asked(_)));
         }
         let rows = stored(&world);
+        prop_assert!(rows.iter().all(|row| Fact::understands(&row.kind, row.version)));
         let (whole, problems) = fold(None, &rows);
         prop_assert!(problems.is_empty());
         prop_assert_eq!(&whole, &world.state);
