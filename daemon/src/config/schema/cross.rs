@@ -1,6 +1,6 @@
 //! What must agree across sections and files.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
 use super::inventory::NodeDraft;
@@ -21,17 +21,21 @@ pub fn check(report: &Report, power: &PowerDraft, inventory: Option<&InventoryDr
     }
 }
 
+/// So many names are compared with an unknown one; a file of many unknown names must not cost their square.
+const CANDIDATES: usize = 200;
+
 /// Each name is complained about where it stands.
-fn refer<T: Display>(report: &Report, mention: &Mention<T>, known: &HashSet<&str>, what: &str, add: &str) {
+fn refer<T: Display>(report: &Report, mention: &Mention<T>, known: &BTreeSet<&str>, what: &str, add: &str) {
     let name = mention.name.to_string();
     if known.contains(name.as_str()) {
         return;
     }
-    let hint = did_you_mean(&name, known.iter().copied()).map(|word| format!("; did you mean `{word}`?")).unwrap_or_default();
+    let hint =
+        did_you_mean(&name, known.iter().copied().take(CANDIDATES)).map(|word| format!("; did you mean `{word}`?")).unwrap_or_default();
     report.error(&mention.place, &mention.path, format!("`{name}` is not a {what}{hint} ({add})"));
 }
 
-fn names(mentions: &[Mention<String>]) -> HashSet<&str> {
+fn names(mentions: &[Mention<String>]) -> BTreeSet<&str> {
     mentions.iter().map(|mention| mention.name.as_str()).collect()
 }
 

@@ -286,3 +286,17 @@ fn a_secret_in_a_secrets_place_is_never_shown() {
         }
     }
 }
+
+#[test]
+fn many_mistakes_are_reported_in_bounded_time() {
+    let lines = |count: usize, line: &dyn Fn(usize) -> String| (0..count).map(line).collect::<Vec<_>>().join("\n");
+    let classes = lines(2000, &|at| format!("  c{at}: {{ arch: arm64 }}"));
+    let nodes = lines(2000, &|at| format!("  n{at}: {{ class: d{at} }}"));
+    let found = mistakes_of("", &format!("classes:\n{classes}\nnodes:\n{nodes}\n"));
+    assert_eq!(found.lines().count(), 2000);
+    assert!(
+        found.starts_with("inventory.yaml:2003:16: nodes.n0.class: `d0` is not a class of this inventory; did you mean `c0`?"),
+        "{}",
+        &found[..200]
+    );
+}
