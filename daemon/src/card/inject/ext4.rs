@@ -124,8 +124,7 @@ impl Ext4 {
                 if links > MAX_LINKS {
                     return Err(Error::InvalidArgument("too many levels of symbolic links"));
                 }
-                let target =
-                    String::from_utf8(self.fs.read_link_ino(ino)?).map_err(|_| Error::InvalidArgument("a link that is not UTF-8"))?;
+                let target = self.link_target(ino)?;
                 if target.starts_with('/') {
                     dirs.truncate(1);
                 }
@@ -148,6 +147,10 @@ impl Ext4 {
             return Ok(Found { parent: here, name: rest.join("/"), ino: None, top });
         }
         Ok(Found { parent: here, name: String::new(), ino: Some(here), top: top(&dirs, "") })
+    }
+
+    fn link_target(&self, ino: u32) -> Result<String, Error> {
+        String::from_utf8(self.fs.read_link_ino(ino)?).map_err(|_| Error::InvalidArgument("a link on the way is not UTF-8"))
     }
 
     /// Makes the missing directories of the found path; then only its last name is missing.

@@ -131,6 +131,18 @@ impl Lab {
         image
     }
 
+    /// A card of Armbian shape: a boot loader in the gap before the only partition.
+    pub fn armbian(&self, ext4: &Path) -> Vec<u8> {
+        let disk = self.path("disk.img");
+        let _ = std::fs::remove_file(&disk);
+        sparse(&disk, ROOT_AT + ROOT_LEN);
+        sfdisk(&disk, &format!("label: dos\nstart={},size={},type=83\n", ROOT_AT / 512, ROOT_LEN / 512));
+        let mut image = std::fs::read(&disk).unwrap();
+        put(&mut image, 8192, &b"u-boot".repeat(20_000));
+        put(&mut image, ROOT_AT, &std::fs::read(ext4).unwrap());
+        image
+    }
+
     /// The partitions of a prepared card as files: (boot, root).
     pub fn split(&self, card: &[u8]) -> (PathBuf, PathBuf) {
         let (boot, root) = (self.path("out.fat"), self.path("out.ext4"));

@@ -226,3 +226,33 @@ fn links_of_the_image_are_followed_within_it_and_replaced_where_they_lead_nowher
     assert!(after["/opt/hosts"].content.starts_with(b"10.0.0.1 kept\n# BEGIN metis\n127.0.1.1 titan-13\n"));
     assert!(after["/etc/resolv.conf"].content.starts_with(b"nameserver 192.168.22.1\n"));
 }
+
+#[test]
+fn a_loop_of_links_is_said_and_one_to_another_file_system_too() {
+    for (target, why) in [("rancher", "too many levels"), ("/run/rancher", "below /dev, /proc, /run or /sys")] {
+        let lab = Lab::new();
+        std::os::unix::fs::symlink(target, lab.tree().join("etc/rancher")).unwrap();
+        let error = prepare(&verified(lab.card(&lab.ext4(&[]))), &node(), &lab.secrets()).err().unwrap().to_string();
+        assert!(error.contains(why) && error.contains("/etc/rancher/k3s"), "{error}");
+    }
+}
+
+#[test]
+fn an_image_of_armbian_shape_has_its_seed_below_the_root() {
+    let lab = Lab::new();
+    let ext4 = lab.ext4(&[]);
+    let before = ext4_tree(&ext4);
+    let card = lab.armbian(&ext4);
+    let prepared = prepare(&verified(card.clone()), &node(), &lab.secrets()).unwrap();
+    let out = written(&prepared);
+    assert!(out[..ROOT_AT as usize] == card[..ROOT_AT as usize], "the gap with the boot loader is as it was");
+    let (_, root) = lab.split(&out);
+    e2fsck(&root);
+    let seed = ["/var/lib/cloud", "/var/lib/cloud/seed", "/var/lib/cloud/seed/nocloud"].map(str::to_owned);
+    let files = ["meta-data", "network-config", "user-data"].map(|name| format!("/var/lib/cloud/seed/nocloud/{name}"));
+    let mut expected = sorted(&CHANGED);
+    expected.extend(seed.into_iter().chain(files));
+    expected.sort();
+    let (changed, removed) = differences(&before, &ext4_tree(&root));
+    assert_eq!((changed, removed), (expected, sorted(&REMOVED)));
+}
