@@ -3,5 +3,6 @@
 pub mod daemon;
 pub mod loopdev;
 pub mod nspawn;
+pub mod nut;
 pub mod qemu;
 pub mod require;
