@@ -28,16 +28,20 @@ impl Space {
     /// Sees to it that `needed` bytes can be written above the floor, by giving up what was not used for longest and is not in use.
     /// The files of `keep` are spared.
     pub(super) fn make(&self, needed: u64, keep: &str) -> Result<(), ImageError> {
-        let mut candidates = None;
+        let wanted = self.floor.saturating_add(needed);
+        if self.available()? >= wanted {
+            return Ok(());
+        }
+        // One at a time, or two who are short of the same bytes give up two images.
+        let path = self.dir.join("eviction.lock");
+        let lock = File::create(&path).and_then(|file| file.lock().map(|()| file)).map_err(|e| self.failed(&path, e))?;
+        let mut candidates = self.candidates(keep)?;
         loop {
             let available = self.available()?;
-            if available >= self.floor.saturating_add(needed) {
+            if available >= wanted {
+                drop(lock);
                 return Ok(());
             }
-            let candidates = match &mut candidates {
-                Some(candidates) => candidates,
-                none => none.insert(self.candidates(keep)?),
-            };
             let Some(path) = candidates.pop() else {
                 return Err(ImageError::NoSpace { dir: self.dir.clone(), available, needed, floor: self.floor });
             };
