@@ -14,7 +14,7 @@ use tonic::{Status, Streaming};
 
 use crate::errors::CtlError;
 use crate::exit::Exit;
-use crate::follow;
+use crate::follow::{self, Follow};
 use crate::human;
 use crate::image_file::{Purpose, part};
 use crate::interrupt::Interrupts;
@@ -83,6 +83,11 @@ impl Order<'_> {
         v1::ImageRequest { message: Some(image_request::Message::Start(start)) }
     }
 
+    /// "image titan-13", for messages.
+    fn what(&self) -> String {
+        format!("{} {}", self.verb(), self.spec.node)
+    }
+
     fn verb(&self) -> &'static str {
         match self.purpose {
             Purpose::Image => "image",
@@ -104,7 +109,7 @@ pub async fn dry_run(session: &Session, order: &Order<'_>) -> Result<CardPlanVie
         }
         Err(Status::internal("the plan did not come"))
     };
-    let header = session.call(order.verb(), asked).await?;
+    let header = session.call(&order.what(), asked).await?;
     let mut plan = PlanView::from(header.plan.unwrap_or_default());
     if order.purpose == Purpose::Card {
         plan.refusals.extend(target::file_guards(order.path, header.size)?);
@@ -120,7 +125,7 @@ pub async fn execute(session: &Session, order: &Order<'_>, console: &mut Console
     let mut client = client(session);
     let answers = tokio::select! {
         () = interrupts.next() => return Err(CtlError::Interrupted("cancelled before anything was written".into())),
-        opened = client.image(ReceiverStream::new(queue)) => opened.map_err(|s| CtlError::rpc(order.verb(), s))?.into_inner(),
+        opened = client.image(ReceiverStream::new(queue)) => opened.map_err(|s| CtlError::rpc(&order.what(), s))?.into_inner(),
     };
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -253,12 +258,17 @@ impl Transfer<'_> {
             () = self.interrupts.next() => None,
             run = tokio::time::timeout(session.timeout, last) => run.ok().flatten(),
         };
-        let exit = run.as_ref().map_or(Exit::Degraded, |r| run::exit(r.phase).unwrap_or(Exit::Degraded));
-        if run.is_none() {
+        let header = self.header.unwrap_or_default();
+        let ended = match run.as_ref().and_then(|r| Some((r, run::exit(r.phase)?))) {
+            Some((run, exit)) => Some((run.clone().into(), exit)),
+            // The last fact of the run may still be on its way to the journal.
+            None => Follow::new(session, &header.run, run.map_or(0, |r| r.seq), None).until_ended(&mut self.interrupts, console).await.ok(),
+        };
+        if ended.is_none() {
             console.note("the file is complete and verified, but metisd did not say that it recorded it");
         }
-        let header = self.header.unwrap_or_default();
-        let view = ImageDoneView { file, size_bytes: header.size, written_bytes: header.extent_bytes, sha256, run: run.map(Into::into) };
+        let (run, exit) = ended.map_or((None, Exit::Degraded), |(run, exit)| (Some(run), exit));
+        let view = ImageDoneView { file, size_bytes: header.size, written_bytes: header.extent_bytes, sha256, run };
         Ok((view, exit))
     }
 
@@ -273,7 +283,7 @@ impl Transfer<'_> {
             }
             Stop::Daemon(status) => {
                 let Some(remains) = self.clean_up().await else { return self.forced() };
-                let error = broken(self.order.verb(), status);
+                let error = broken(&self.order.what(), status);
                 return with_remains(error, &remains);
             }
         };
@@ -349,15 +359,15 @@ fn ended_early(end: v1::ImageEnd) -> Status {
 }
 
 /// A stream that breaks is a failure of this command, not an unreachable daemon.
-fn broken(verb: &str, status: Status) -> CtlError {
+fn broken(what: &str, status: Status) -> CtlError {
     match status.code() {
         tonic::Code::Unavailable | tonic::Code::Unknown | tonic::Code::Internal | tonic::Code::Cancelled => {
             CtlError::Other(anyhow::anyhow!(
-                "{verb}: metisd broke off while it streamed the image ({}); look at `systemctl status metisd`",
+                "{what}: metisd broke off while it streamed the image ({}); look at `systemctl status metisd`",
                 status.message()
             ))
         }
-        _ => CtlError::rpc(verb, status),
+        _ => CtlError::rpc(what, status),
     }
 }
 

@@ -139,7 +139,10 @@ impl From<v1::Device> for DeviceView {
 impl CardView {
     /// Node, image and injected files.
     pub fn table(&self, look: &Look) -> String {
-        let mut s = format!("card     {} ({})\nimage    {}\n", self.node, self.class, self.image);
+        let mut s = format!("card     {} ({})\n", self.node, self.class);
+        if !self.image.is_empty() {
+            let _ = writeln!(s, "image    {}", self.image);
+        }
         if let Some(sha256) = &self.image_sha256 {
             let _ = writeln!(s, "sha256   {sha256}");
         }
@@ -178,7 +181,8 @@ impl DeviceView {
     fn line(&self) -> String {
         let by_id = self.by_id.as_ref().map(|id| format!("\n         {id}")).unwrap_or_default();
         let model = self.model.as_ref().map(|m| format!(", {m}")).unwrap_or_default();
-        format!("device   {}, {}{model}{by_id}\n", self.path, human::bytes(self.size_bytes))
+        let size = if self.size_bytes > 0 { format!(", {}", human::bytes(self.size_bytes)) } else { String::new() };
+        format!("device   {}{size}{model}{by_id}\n", self.path)
     }
 }
 

@@ -123,7 +123,7 @@ impl PlanView {
                 step.lines(width, &mut s);
             }
         }
-        if let Some(total) = self.predicted_seconds {
+        if let Some(total) = self.predicted_seconds.filter(|s| *s > 0.0) {
             let _ = writeln!(s, "\ntakes about {}", human::seconds(total));
         }
         s.push_str(&self.remarks(look));

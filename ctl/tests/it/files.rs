@@ -50,6 +50,14 @@ fn an_image_has_every_byte_is_sparse_and_private() {
 }
 
 #[test]
+fn a_run_that_is_closed_a_little_later_is_waited_for() {
+    let fake = Fake::start(Fault::EarlyEnd);
+    let ran = image(&fake, &fake.path("x.img"));
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.out.contains("image-3 done"), "{}", ran.out);
+}
+
+#[test]
 fn a_result_as_json() {
     let fake = Fake::start(Fault::None);
     let file = fake.path("x.img");
