@@ -203,6 +203,12 @@ pub fn node() -> MergedNode {
     }
 }
 
+/// The root of a card, open over an overlay.
+pub fn root_of(card: Vec<u8>) -> Ext4 {
+    let overlay = Arc::new(Overlay::new(Arc::new(MemImage(card))));
+    Ext4::open(Window { overlay, offset: ROOT_AT, len: ROOT_LEN }, 2).unwrap()
+}
+
 /// The card with its root filled up to the last few blocks.
 pub fn filled(card: Vec<u8>) -> Vec<u8> {
     let size = card.len();

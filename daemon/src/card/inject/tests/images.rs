@@ -1,7 +1,8 @@
 //! Images of several kinds prepared, taken apart and compared with what went in.
 
 use super::super::super::testing::{arg, ok, run};
-use super::super::{InjectError, Secrets, prepare, prepare_plain};
+use super::super::tree::{Put, Tree as _};
+use super::super::{FileEdit, InjectError, Secrets, apply, prepare, prepare_plain, verify};
 use super::fixture::*;
 
 /// What a card of [`node`] changes in [`Lab::tree`], and nothing else.
@@ -255,4 +256,29 @@ fn an_image_of_armbian_shape_has_its_seed_below_the_root() {
     expected.sort();
     let (changed, removed) = differences(&before, &ext4_tree(&root));
     assert_eq!((changed, removed), (expected, sorted(&REMOVED)));
+}
+
+#[test]
+fn what_reads_back_differently_is_found() {
+    let lab = Lab::new();
+    let card = lab.card(&lab.ext4(&[]));
+    let root = root_of(card);
+    let edit = FileEdit::file("/etc/hostname", 0o644, "titan-13\n");
+    let put = |what: Put<'_>, mode, owner| root.put("/etc/hostname", what, mode, owner).unwrap();
+    let found = |edit: &FileEdit| match verify(&root, edit) {
+        Err(InjectError::Verify { what, .. }) => what,
+        other => panic!("{other:?}"),
+    };
+    apply(&root, &edit).unwrap();
+    verify(&root, &edit).unwrap();
+    put(Put::File(b"titan-14\n"), 0o644, (0, 0));
+    assert_eq!(found(&edit), "content");
+    put(Put::File(b"titan-13\n"), 0o640, (0, 0));
+    assert_eq!(found(&edit), "mode");
+    put(Put::File(b"titan-13\n"), 0o644, (0, 42));
+    assert_eq!(found(&edit), "owner");
+    assert_eq!(found(&FileEdit::remove("/etc/hostname")), "kind");
+    assert_eq!(found(&FileEdit::symlink("/etc/hostname", "x")), "kind");
+    root.remove("/etc/hostname").unwrap();
+    assert_eq!(found(&edit), "kind");
 }
