@@ -441,6 +441,14 @@ async fn a_second_reader_reads_the_same() {
     assert_eq!((ours["battery.charge"].as_str(), ours["device.model"].as_str()), ("71", "Model 5 (230 V)"));
 }
 
+#[tokio::test]
+async fn a_site_without_ups_is_watched_until_told_to_stop() {
+    let watching = Watching::start(settings(&[]), &BTreeMap::new());
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!watching.task.is_finished());
+    watching.end().await;
+}
+
 /// Full for 30 min; LB at 3 min.
 const MODEL: BatteryModel = BatteryModel { capacity_wh: 150.0, load_w: 300.0, rated_w: 900.0, charger_w: 100.0, low_percent: 10.0 };
 
@@ -540,4 +548,28 @@ async fn nuts_own_clients_read_the_simulated_upsd() {
     // upscmd sends passwords unquoted: it needs a plain one.
     run("upscmd", &["-u", "person", "-p", "plain", &ups, "sim.mains.off"]).await;
     assert_eq!(run("upsc", &[&ups, "ups.status"]).await, "OB DISCHRG\n");
+}
+
+#[tokio::test]
+async fn a_poll_wakes_the_watcher_a_few_times() {
+    if !available("wake-ups") {
+        return;
+    }
+    let nut = Nut::start(&["a", "b"], USERS, "").unwrap();
+    let mut watching = Watching::start(settings(&[nut.name("a"), nut.name("b")]), &BTreeMap::new());
+    watching.for_a_while(Duration::from_secs(1)).await;
+    let (before, polled) = (voluntary_switches(), watching.history.len());
+    watching.for_a_while(Duration::from_secs(8)).await;
+    let polls = (watching.history.len() - polled) / 2;
+    // Everything runs on this one thread: monitor, channel, policy. Each time it sleeps, something must wake it again.
+    let each = (voluntary_switches() - before) as f64 / polls as f64;
+    println!("{each:.2} wake-ups a poll of two UPSes, over {polls} polls");
+    // Some three are usual; a busy machine lets upsd's lines arrive one by one, a busy loop would be in the hundreds.
+    assert!(each < 12.0, "{each} wake-ups a poll");
+    watching.end().await;
+}
+
+fn voluntary_switches() -> u64 {
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+    status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap().trim().parse().unwrap()
 }

@@ -95,6 +95,10 @@ impl Monitor {
             });
         }
         drop(out);
+        if tasks.is_empty() {
+            // A site without any UPS: there is nothing to watch, which is no reason to end.
+            stop.cancelled().await;
+        }
         while let Some(ended) = tasks.join_next().await {
             ended?;
         }
