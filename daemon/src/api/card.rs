@@ -181,7 +181,7 @@ async fn serve(context: Context, run: RunId, planned: Planned, mut from_run: mps
             return;
         }
     }
-    let end = context.run(run.as_str()).await.map(|record| response(ToCaller::End(v1::ImageEnd { run: Some(convert::run(&record)) })));
+    let end = context.ended_run(&run).await.map(|record| response(ToCaller::End(v1::ImageEnd { run: Some(convert::run(&record)) })));
     let _ = to.send(end).await;
 }
 

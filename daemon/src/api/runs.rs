@@ -1,6 +1,7 @@
 //! Service Runs: history from the journal's reader, the present from the View.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::stream::BoxStream;
 use metis_proto::v1;
@@ -10,7 +11,7 @@ use tonic::{Request, Response, Status};
 
 use super::authz::Admitted;
 use super::{Context, convert};
-use crate::control::{self, Fact, Reply, RunRecord, Told};
+use crate::control::{self, Fact, Reply, RunRecord, Told, View};
 use crate::site::RunId;
 
 /// Facts of one run that are read at once.
@@ -27,6 +28,14 @@ impl Context {
         }
         let facts = self.stored(&RunId::new(id), 0).await?;
         control::fold_run(&facts).map(Arc::new).ok_or_else(|| Status::not_found(no_such_run(id)))
+    }
+
+    /// A run that is known to have ended: its last fact is told a moment before the View has it.
+    pub(super) async fn ended_run(&self, id: &RunId) -> Result<Arc<RunRecord>, Status> {
+        let mut views = self.handle.views();
+        let ended = |view: &Arc<View>| view.run(id.as_str()).is_none_or(|record| record.run.outcome.is_some());
+        let _ = tokio::time::timeout(Duration::from_secs(2), views.wait_for(ended)).await;
+        self.run(id.as_str()).await
     }
 
     /// Facts of a run after `from`, as stored.
