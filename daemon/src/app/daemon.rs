@@ -67,7 +67,7 @@ fn close(how: impl FnOnce() + Send + 'static) {
 
 fn open_journal(settings: &Settings, clock: &Clock) -> anyhow::Result<Opened> {
     let mut options = journal::Options::new(&settings.daemon.state_dir, settings.daemon.runtime_dir.join("spill.jsonl"));
-    options.understands = |_, version| version <= Fact::VERSION;
+    options.understands = Fact::understands;
     Ok(journal::open(options, &clock.now())?)
 }
 

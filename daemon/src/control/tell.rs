@@ -34,8 +34,7 @@ impl Fact {
             Self::RunReleased { .. } => "goes on".to_owned(),
             Self::StepStarted { mode, attempt, .. } => started(*mode, *attempt),
             Self::StepAborted { because, .. } => format!("told to end: {because}"),
-            Self::StepWaits { detail, .. } if detail.is_empty() => "tried again later".to_owned(),
-            Self::StepWaits { detail, .. } => format!("tried again later: {detail}"),
+            Self::StepWaits { detail, then, .. } => format!("{}; next: {}", or(detail, "ended"), next(*then)),
             Self::StepEnded { status, detail, .. } if detail.is_empty() => ended(*status).to_owned(),
             Self::StepEnded { status, detail, .. } => format!("{}: {detail}", ended(*status)),
             Self::Milestone { message, .. } => message.clone(),
@@ -83,6 +82,18 @@ fn verdict(verdict: Verdict) -> &'static str {
     }
 }
 
+fn or<'a>(text: &'a str, instead: &'a str) -> &'a str {
+    if text.is_empty() { instead } else { text }
+}
+
+fn next(mode: Mode) -> String {
+    match mode {
+        Mode::Probe => "look again".to_owned(),
+        Mode::Act => "do it".to_owned(),
+        Mode::Remedy(index) => format!("remedy {}", index + 1),
+    }
+}
+
 fn started(mode: Mode, attempt: u32) -> String {
     let what = match mode {
         Mode::Probe => "looks".to_owned(),
@@ -106,8 +117,8 @@ fn ended(status: Status) -> &'static str {
     }
 }
 
-fn level(fact: &Fact) -> Level {
-    match fact {
+fn level(told: &Told) -> Level {
+    match &told.fact {
         Fact::TriggerDecided { .. } | Fact::JournalDegraded { .. } => Level::ERROR,
         Fact::RunEnded { outcome, .. } => match outcome {
             Outcome::Done | Outcome::Cancelled => Level::INFO,
@@ -125,9 +136,19 @@ fn level(fact: &Fact) -> Level {
         | Fact::FsdLatched { .. }
         | Fact::ClockJumped { .. }
         | Fact::RunHeld { .. }
-        | Fact::StepAborted { .. }
-        | Fact::StepWaits { .. } => Level::WARN,
+        | Fact::StepAborted { .. } => Level::WARN,
+        // What goes on at once was a look, not a failure.
+        Fact::StepWaits { until, .. } if *until > told.stamp.now.boot => Level::WARN,
         _ => Level::INFO,
+    }
+}
+
+/// With run and step in front: `journalctl -o cat METIS_RUN=…` shows the message alone.
+fn headed(fact: &Fact) -> String {
+    match (fact.run(), fact.step()) {
+        (Some(run), Some(step)) => format!("{run} {step}: {}", fact.message()),
+        (Some(run), None) => format!("{run}: {}", fact.message()),
+        _ => fact.message(),
     }
 }
 
@@ -139,7 +160,7 @@ pub(super) fn log(told: &Told) {
         Fact::UpsChanged { ups, .. } | Fact::FsdLatched { ups } => Some(tracing::field::display(ups)),
         _ => None,
     };
-    let (kind, seq, id, message) = (fact.kind(), told.stamp.seq, fact.message_id(), fact.message());
+    let (kind, seq, id, message) = (fact.kind(), told.stamp.seq, fact.message_id(), headed(fact));
     macro_rules! tell {
         ($level:ident) => {
             tracing::$level!(
@@ -153,7 +174,7 @@ pub(super) fn log(told: &Told) {
             )
         };
     }
-    match level(fact) {
+    match level(told) {
         Level::ERROR => tell!(error),
         Level::WARN => tell!(warn),
         _ => tell!(info),
