@@ -135,7 +135,7 @@ impl Watch {
         changes
     }
 
-    /// Lets time pass without news: silence grows. To be called about once a second: a step longer than [`LONGEST_STEP`] counts as that.
+    /// Lets time pass without news: silence grows. To be called about once a second: a step of more than 5 s counts as 5 s.
     pub fn tick(&mut self, settings: &Settings, now: &Now) -> Vec<Change> {
         let mut changes = self.pass_time(settings, None, now);
         self.judge_domains(settings, None, now, &mut changes);
