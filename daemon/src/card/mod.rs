@@ -1,6 +1,7 @@
 //! Recovery cards: plan, image, injection, device.
 
 mod bytes;
+pub mod demo;
 pub mod device;
 pub mod image;
 pub mod inject;

@@ -13,13 +13,13 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::super::bytes::hex;
-use super::super::media::FileImage;
+use super::super::media::{FileImage, is_zero, write_sparse};
 use super::super::{Extent, Layout};
 use super::entry::{CHUNK, Chunk, HEADER, seal};
 use super::error::ImageError;
 use super::extents;
 use super::space::{IMAGE, NEW, Space, create, sync_dir};
-use super::unpack::{Packing, fill, is_zero, write_sparse};
+use super::unpack::{Packing, fill};
 use crate::site::{ImageRef, Progress};
 
 const BUFFER: usize = 1 << 20;

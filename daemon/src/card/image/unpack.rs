@@ -1,8 +1,6 @@
 //! Published files unpacked: raw, xz, zstd, gzip, told apart by their first bytes.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
-use std::os::unix::fs::FileExt;
 
 use liblzma::stream::{Action, MtStreamBuilder, Status, Stream};
 
@@ -131,26 +129,6 @@ impl<R: BufRead> Read for Xz<R> {
             }
         }
     }
-}
-
-/// Zeros to compare with: `memcmp` is fast in every build profile.
-static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
-
-/// Whether `data` is zeros.
-pub(super) fn is_zero(data: &[u8]) -> bool {
-    data.chunks(ZEROS.len()).all(|part| part == &ZEROS[..part.len()])
-}
-
-/// Writes `data` at `offset` of a fresh sparse file, leaving runs of zeros out. Returns the bytes written.
-pub(super) fn write_sparse(file: &File, data: &[u8], offset: u64) -> io::Result<u64> {
-    let mut written = 0;
-    for (part, at) in data.chunks(ZEROS.len()).zip((offset..).step_by(ZEROS.len())) {
-        if !is_zero(part) {
-            file.write_all_at(part, at)?;
-            written += part.len() as u64;
-        }
-    }
-    Ok(written)
 }
 
 /// Fills `buf` as far as the input goes.
