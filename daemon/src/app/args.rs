@@ -36,4 +36,10 @@ pub enum Command {
     /// Write one card; started by the daemon or by metis-card-writer.socket, with the connection as standard input.
     #[command(hide = true)]
     CardWriter,
+    /// Write metisd(8) and the pages of its commands into a directory.
+    #[command(hide = true)]
+    Man {
+        /// Made if it does not exist.
+        dir: PathBuf,
+    },
 }

@@ -5,6 +5,7 @@ mod burn;
 mod daemon;
 mod listen;
 mod logging;
+mod man;
 mod perform;
 mod problems;
 mod reload;
@@ -17,6 +18,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -39,6 +41,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, passed: Option<UnixLi
         None if arguments.daemon.check_config => check_config(&arguments.daemon),
         None => daemon(&arguments.daemon, passed),
         Some(Command::CardWriter) => card_writer(),
+        Some(Command::Man { dir }) => man_pages(&dir),
     }
 }
 
@@ -75,6 +78,16 @@ fn daemon(arguments: &DaemonArguments, passed: Option<UnixListener>) -> ExitCode
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn man_pages(dir: &Path) -> ExitCode {
+    match man::write(dir) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("metisd man: {error:#}"));
             ExitCode::FAILURE
         }
     }
