@@ -15,14 +15,14 @@ use tonic::{Status, Streaming};
 use crate::errors::CtlError;
 use crate::exit::Exit;
 use crate::follow::{self, Follow};
-use crate::human;
+use crate::human::{self, Look};
 use crate::image_file::{Purpose, part};
 use crate::interrupt::Interrupts;
 use crate::output::Console;
 use crate::progress::Meter;
 use crate::session::Session;
 use crate::target;
-use crate::view::card::CardPlanView;
+use crate::view::card::{CardPlanView, CardView};
 use crate::view::plan::PlanView;
 use crate::view::run::{self, RunView};
 use crate::writer::{Failure, Writer};
@@ -54,19 +54,22 @@ pub struct ImageDoneView {
     pub written_bytes: u64,
     /// SHA-256, hex, of the written bytes in ascending order.
     pub sha256: String,
+    /// What was injected.
+    pub card: Option<CardView>,
     /// The run; null where the daemon went away after the file was complete.
     pub run: Option<RunView>,
 }
 
 impl ImageDoneView {
-    /// Two lines.
-    pub fn table(&self) -> String {
+    /// What is on it, and two lines.
+    pub fn table(&self, look: &Look) -> String {
+        let card = self.card.as_ref().map(|card| card.table(look) + "\n").unwrap_or_default();
         let Self { file, size_bytes, written_bytes, .. } = self;
         let (size, written) = (human::bytes(*size_bytes), human::bytes(*written_bytes));
         let line = format!("{}: {size}, of which {written} in use were written and read back", file.display());
         match &self.run {
-            Some(run) => format!("{line}\n{}", run.outcome()),
-            None => line,
+            Some(run) => format!("{card}{line}\n{}", run.outcome()),
+            None => card + &line,
         }
     }
 }
@@ -268,7 +271,8 @@ impl Transfer<'_> {
             console.note("the file is complete and verified, but metisd did not say that it recorded it");
         }
         let (run, exit) = ended.map_or((None, Exit::Degraded), |(run, exit)| (Some(run), exit));
-        let view = ImageDoneView { file, size_bytes: header.size, written_bytes: header.extent_bytes, sha256, run };
+        let card = header.card.map(CardView::from);
+        let view = ImageDoneView { file, size_bytes: header.size, written_bytes: header.extent_bytes, sha256, card, run };
         Ok((view, exit))
     }
 

@@ -6,3 +6,4 @@ pub mod nspawn;
 pub mod nut;
 pub mod qemu;
 pub mod require;
+pub mod site;

@@ -7,7 +7,7 @@ use metis_proto::v1::card_client::CardClient;
 
 use super::Context;
 use crate::args::{BurnArgs, Format};
-use crate::card_stream::{self, Order};
+use crate::card_stream::{self, ImageDoneView, Order};
 use crate::errors::CtlError;
 use crate::exit::Exit;
 use crate::follow::Follow;
@@ -70,7 +70,7 @@ async fn to_file(session: &Session, spec: v1::CardSpec, path: &Path, yes: bool, 
         return Err(CtlError::Refused { what: format!("burn {} to {}", order.spec.node, path.display()), guards });
     }
     let (view, exit) = card_stream::execute(session, &order, cx.console).await?;
-    cx.console.emit(cx.global.format, &view, |v, _| v.table())?;
+    cx.console.emit(cx.global.format, &view, ImageDoneView::table)?;
     if exit == Exit::Done && cx.global.format == Format::Table {
         cx.console.note("a file stands in for the card: nothing to insert");
     }

@@ -2,7 +2,7 @@
 
 use super::Context;
 use crate::args::ImageArgs;
-use crate::card_stream::{self, Order};
+use crate::card_stream::{self, ImageDoneView, Order};
 use crate::errors::CtlError;
 use crate::exit::Exit;
 use crate::image_file::Purpose;
@@ -20,6 +20,6 @@ pub async fn run(args: &ImageArgs, cx: &mut Context<'_, '_>) -> Result<Exit, Ctl
         return cx.dry_run(&view, "add --execute");
     }
     let (view, exit) = card_stream::execute(&session, &order, cx.console).await?;
-    cx.console.emit(cx.global.format, &view, |v, _| v.table())?;
+    cx.console.emit(cx.global.format, &view, ImageDoneView::table)?;
     Ok(exit)
 }

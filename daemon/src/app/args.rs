@@ -33,6 +33,8 @@ pub struct DaemonArguments {
 /// What `metisd` can do besides being the daemon.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Show all of it on this machine: a simulated site, the real daemon on a real socket, a card burnt into a file, an outage.
+    Sandbox(SandboxArguments),
     /// Write one card; started by the daemon or by metis-card-writer.socket, with the connection as standard input.
     #[command(hide = true)]
     CardWriter,
@@ -42,4 +44,15 @@ pub enum Command {
         /// Made if it does not exist.
         dir: PathBuf,
     },
+}
+
+/// How the sandbox runs.
+#[derive(Debug, Clone, Args)]
+pub struct SandboxArguments {
+    /// Keep the site and the daemon until Ctrl-C, to try commands on them.
+    #[arg(long)]
+    pub stay: bool,
+    /// Where to put it, instead of a temporary folder.
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
 }

@@ -9,6 +9,7 @@ mod man;
 mod perform;
 mod problems;
 mod reload;
+mod sandbox;
 mod site;
 mod stream;
 mod watch;
@@ -40,6 +41,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, passed: Option<UnixLi
     match arguments.command {
         None if arguments.daemon.check_config => check_config(&arguments.daemon),
         None => daemon(&arguments.daemon, passed),
+        Some(Command::Sandbox(arguments)) => sandbox(&arguments),
         Some(Command::CardWriter) => card_writer(),
         Some(Command::Man { dir }) => man_pages(&dir),
     }
@@ -88,6 +90,21 @@ fn man_pages(dir: &Path) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&format!("metisd man: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn sandbox(arguments: &args::SandboxArguments) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let shown = match runtime {
+        Ok(runtime) => runtime.block_on(sandbox::run(arguments)),
+        Err(error) => Err(error.into()),
+    };
+    match shown {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("metisd sandbox: {error:#}"));
             ExitCode::FAILURE
         }
     }
