@@ -117,6 +117,8 @@ impl Daemon {
             roles: role_receiver,
             now: Arc::new(move || clock.now()),
         };
+        // A caller who is served earlier would see a site without history; until then he waits in the socket's backlog.
+        wait_for_first_view(&handle).await;
         let api_stop = CancellationToken::new();
         let served = api::serve(listener, context, api_stop.clone(), GRACE);
         tasks.spawn("API", async move {
@@ -127,7 +129,6 @@ impl Daemon {
         if self.loaded.rejected.is_empty() {
             reload::keep(&settings, &problems).await;
         }
-        wait_for_first_view(&handle).await;
         service_manager::ready();
         tracing::info!("ready on {}", settings.api.socket.display());
 
