@@ -135,7 +135,7 @@ fn fetch(image: &ImageRef, cached: Option<u64>) -> PlannedStep<Step> {
     let action = Step::FetchImage { image: image.clone() };
     PlannedStep {
         form: Form::Ensure,
-        by_hand: format!("curl -fLO {} && echo '{}  FILE' | sha256sum -c", image.url, image.sha256),
+        by_hand: format!("curl -fL -o IMAGE '{}' && echo '{}  IMAGE' | sha256sum -c", image.url, image.sha256),
         retry: Retry { attempts: 3, back_off: Duration::from_secs(2), longest: Duration::from_secs(30) },
         ..PlannedStep::act("image.fetch", title, action, Duration::from_secs(4 * 3600))
     }
