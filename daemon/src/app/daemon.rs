@@ -68,6 +68,10 @@ fn close(how: impl FnOnce() + Send + 'static) {
 fn open_journal(settings: &Settings, clock: &Clock) -> anyhow::Result<Opened> {
     let mut options = journal::Options::new(&settings.daemon.state_dir, settings.daemon.runtime_dir.join("spill.jsonl"));
     options.understands = Fact::understands;
+    #[cfg(debug_assertions)]
+    {
+        options.hook = journal::failpoint::from_env();
+    }
     Ok(journal::open(options, &clock.now())?)
 }
 
@@ -80,6 +84,8 @@ struct Daemon {
 
 impl Daemon {
     async fn serve(self, opened: Opened, listener: UnixListener, history_problem: Option<String>) -> anyhow::Result<()> {
+        // First: until it is listened to, SIGHUP ends a process (signal(7)).
+        let signals = Signals::new()?;
         let settings = Arc::clone(&self.loaded.settings);
         let problems =
             Problems::new(HostFacts { host: host_name(), host_role: settings.daemon.host_role.to_string(), problems: Vec::new() });
@@ -133,7 +139,7 @@ impl Daemon {
         tracing::info!("ready on {}", settings.api.socket.display());
 
         let reload = Reload { arguments: self.arguments, settings: settings_sender, roles, world, handle: handle.clone(), problems };
-        let ended = until_told(reload, &mut tasks).await;
+        let ended = until_told(signals, reload, &mut tasks).await;
         service_manager::stopping();
         stop.cancel();
         stop_control(&handle).await;
@@ -208,8 +214,7 @@ impl Tasks {
 }
 
 /// Serves signals until one says stop, or until a task ends that must not.
-async fn until_told(reload: Reload, tasks: &mut Tasks) -> anyhow::Result<()> {
-    let mut listen = Signals::new()?;
+async fn until_told(mut listen: Signals, reload: Reload, tasks: &mut Tasks) -> anyhow::Result<()> {
     loop {
         tokio::select! {
             _ = listen.terminate.recv() => return Ok(()),

@@ -68,12 +68,13 @@ pub(super) fn left_behind(record: &RunRecord) -> Option<String> {
             Step::WriteCard { device, .. } => Some(match status {
                 Status::Pending | Status::Skipped => format!("{} was not touched", device.display()),
                 Status::Done => format!("the card in {} is complete", device.display()),
-                _ => format!("the card in {} has no partition table (it is written last): burn it again", device.display()),
+                // From not yet touched to just finished: the fact of that may be what is missing.
+                _ => format!("the card in {} is not to be used (its partition table is written last): burn it again", device.display()),
             }),
             Step::StreamImage { target } => Some(match status {
                 Status::Pending | Status::Skipped => format!("nothing was written to {target}"),
                 Status::Done => format!("{target} is complete"),
-                _ => format!("{target} is incomplete and has no partition table: make it again"),
+                _ => format!("{target} is not to be used (its partition table is written last): make it again"),
             }),
             Step::FetchImage { .. } | Step::PrepareCard { .. } => None,
         }

@@ -75,7 +75,7 @@ fn the_reason_names_step_and_state_of_the_card() {
     let next = restarted(&world, world.facts.len(), 20, "boot-b");
     assert_eq!(
         next.reason("burn-1"),
-        "interrupted: this host went down while step card.write ran; the card in /dev/sdz has no partition table (it is written last): burn \
+        "interrupted: this host went down while step card.write ran; the card in /dev/sdz is not to be used (its partition table is written last): burn \
          it again"
     );
 }

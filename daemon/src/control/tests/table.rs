@@ -144,7 +144,7 @@ fn cancel_says_first_what_it_unwinds() {
     let facts = world.facts.len();
     let Some(Reply::Cancel { consequences, cancelled: false }) = world.feed(&cancel("burn-1", false), &now(14)) else { panic!() };
     assert_eq!(consequences[0], "write the card: is ended where it is");
-    assert!(consequences[1].contains("/dev/sdz has no partition table"), "{consequences:?}");
+    assert!(consequences[1].contains("/dev/sdz is not to be used"), "{consequences:?}");
     assert_eq!(world.facts.len(), facts);
 
     assert!(matches!(world.feed(&cancel("burn-1", true), &now(15)), Some(Reply::Cancel { cancelled: true, .. })));
