@@ -14,7 +14,7 @@ use crate::site::{BootId, DomainName, OnTrigger, RunId, SettingsDigest, Step, Up
 /// Runs that have ended are kept up to this many; older ones are in the journal only.
 pub const RUNS_KEPT: usize = 100;
 
-/// Everything that is known, folded from the facts. Only [`super::apply`] changes it.
+/// Everything that is known, folded from the facts. Only [`super::apply()`] changes it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
     /// Facts folded so far.

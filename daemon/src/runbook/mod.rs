@@ -1,7 +1,7 @@
 //! Pure: plans as data, and the runner over them. Knows no domain words.
 //!
-//! A [`Runbook`] says what is to be done; a [`Run`] is a runbook with the state of its steps; [`next`] says what has to happen now;
-//! [`settle`] says what the end of an attempt means; [`cut`] shares out the time that is left.
+//! A [`Runbook`] says what is to be done; a [`Run`] is a runbook with the state of its steps; [`next()`] says what has to happen now;
+//! [`settle()`] says what the end of an attempt means; [`cut()`] shares out the time that is left.
 
 mod cut;
 mod next;

@@ -150,7 +150,7 @@ impl<S> Form<S> {
 pub struct Limit {
     /// Never longer than this.
     pub ceiling: Duration,
-    /// Weight when the time that is left is shared out ([`super::cut`]); 0: the ceiling is reserved first.
+    /// Weight when the time that is left is shared out ([`super::cut()`]); 0: the ceiling is reserved first.
     pub share: u32,
 }
 
