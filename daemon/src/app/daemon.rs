@@ -40,7 +40,8 @@ pub fn run(arguments: &DaemonArguments, loaded: Loaded, passed: Option<UnixListe
     let opened = open_journal(&settings, &clock)?;
     let (history, history_problem) = UpsHistory::open(&settings.daemon.state_dir, &clock.now()).context("opening the UPS history")?;
     let listener = listen::listener(&settings.api, passed)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("starting the runtime")?;
+    // One thread: a poll then wakes nobody but it. Whatever computes or blocks for longer has a thread of its own (spawn_blocking).
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
     let journal = opened.journal.clone();
     let result = runtime.block_on(async {
         let daemon = Daemon { arguments: arguments.clone(), clock, loaded, history: history.clone() };

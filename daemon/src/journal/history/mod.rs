@@ -8,7 +8,7 @@ mod tests;
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -87,15 +87,31 @@ pub enum HistoryError {
 }
 
 enum Command {
-    Sample { sample: Sample, synced: bool },
+    /// The inbox has its first entry, or [`BATCH`] of them.
+    Samples,
     Transition(Transition),
-    Query { name: String, from: Timestamp, to: Timestamp, limit: usize, reply: oneshot::Sender<Result<History, rusqlite::Error>> },
+    Query {
+        name: String,
+        from: Timestamp,
+        to: Timestamp,
+        limit: usize,
+        reply: oneshot::Sender<Result<History, rusqlite::Error>>,
+    },
     Stop,
+}
+
+/// Readings on their way to the thread, which is woken for a batch of them, not for each.
+#[derive(Debug, Default)]
+struct Inbox {
+    samples: Vec<Sample>,
+    /// The newest reading's time, where the clock was synchronised: only such a clock may say what is old.
+    synced_at: Option<Timestamp>,
 }
 
 /// Records and answers. Clones share one thread.
 #[derive(Debug, Clone)]
 pub struct UpsHistory {
+    inbox: Arc<Mutex<Inbox>>,
     commands: SyncSender<Command>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
@@ -109,16 +125,29 @@ impl UpsHistory {
     pub fn open(dir: &Path, now: &Now) -> anyhow::Result<(Self, Option<String>)> {
         let (store, problem) = Store::open(&dir.join("ups-history.db"), now)?;
         let (commands, receiver) = sync_channel(1024);
-        let thread = std::thread::Builder::new().name("ups-history".into()).spawn(move || Worker::new(store).run(&receiver))?;
-        Ok((Self { commands, thread: Arc::new(Mutex::new(Some(thread))) }, problem))
+        let inbox = Arc::new(Mutex::new(Inbox::default()));
+        let worker = Worker::new(store, Arc::clone(&inbox));
+        let thread = std::thread::Builder::new().name("ups-history".into()).spawn(move || worker.run(&receiver))?;
+        Ok((Self { inbox, commands, thread: Arc::new(Mutex::new(Some(thread))) }, problem))
     }
 
-    /// Records a reading. Never waits: where the queue is full (the disk hangs), it is dropped.
+    /// Records a reading. Never waits for the disk: where it hangs and too many wait already, the reading is dropped.
     pub fn record(&self, now: &Now, name: &UpsName, reading: &Reading) {
         let status = reading.status.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
         let Reading { charge, runtime, load, .. } = *reading;
         let sample = Sample { at: now.wall, name: name.to_string(), status, charge, runtime, load };
-        let _ = self.commands.try_send(Command::Sample { sample, synced: now.synced });
+        let waiting = {
+            let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+            if inbox.samples.len() >= PENDING {
+                return;
+            }
+            inbox.synced_at = now.synced.then_some(sample.at);
+            inbox.samples.push(sample);
+            inbox.samples.len()
+        };
+        if waiting == 1 || waiting.is_multiple_of(BATCH) {
+            let _ = self.commands.try_send(Command::Samples);
+        }
     }
 
     /// Records a change of verdict; written at once. Never waits.
@@ -154,27 +183,30 @@ impl UpsHistory {
 /// The thread.
 struct Worker {
     store: Store,
+    inbox: Arc<Mutex<Inbox>>,
     pending: Vec<Row>,
     flush_at: Option<Instant>,
-    /// The newest reading's time, where the clock was synchronised: only such a clock may say what is old.
     synced_at: Option<Timestamp>,
     failing: bool,
 }
 
 impl Worker {
-    fn new(store: Store) -> Self {
-        Self { store, pending: Vec::new(), flush_at: None, synced_at: None, failing: false }
+    fn new(store: Store, inbox: Arc<Mutex<Inbox>>) -> Self {
+        Self { store, inbox, pending: Vec::new(), flush_at: None, synced_at: None, failing: false }
     }
 
     fn run(mut self, commands: &Receiver<Command>) {
         loop {
             match self.next(commands) {
-                Ok(Command::Sample { sample, synced }) => {
-                    self.synced_at = synced.then_some(sample.at);
-                    self.push(Row::Sample(sample));
+                Ok(Command::Samples) => {
+                    self.flush_at.get_or_insert_with(|| Instant::now() + FLUSH);
+                    if self.inbox().samples.len() >= BATCH {
+                        self.flush();
+                    }
                 }
                 Ok(Command::Transition(transition)) => {
-                    self.push(Row::Transition(transition));
+                    self.take_samples();
+                    self.pending.push(Row::Transition(transition));
                     self.flush();
                 }
                 Ok(Command::Query { name, from, to, limit, reply }) => {
@@ -190,6 +222,10 @@ impl Worker {
             }
         }
         self.flush();
+    }
+
+    fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn compact(&mut self) {
@@ -211,19 +247,21 @@ impl Worker {
         }
     }
 
-    fn push(&mut self, row: Row) {
-        if self.pending.len() >= PENDING {
-            self.pending.drain(..BATCH);
-        }
-        self.pending.push(row);
-        self.flush_at.get_or_insert_with(|| Instant::now() + FLUSH);
-        if self.pending.len().is_multiple_of(BATCH) {
-            self.flush();
-        }
+    fn take_samples(&mut self) {
+        let Inbox { samples, synced_at } = {
+            let mut inbox = self.inbox();
+            let synced_at = inbox.synced_at;
+            std::mem::replace(&mut *inbox, Inbox { samples: Vec::new(), synced_at })
+        };
+        self.synced_at = synced_at;
+        self.pending.extend(samples.into_iter().map(Row::Sample));
+        let excess = self.pending.len().saturating_sub(PENDING);
+        self.pending.drain(..excess);
     }
 
     fn flush(&mut self) {
         self.flush_at = None;
+        self.take_samples();
         if self.pending.is_empty() {
             return;
         }

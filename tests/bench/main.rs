@@ -1,0 +1,28 @@
+//! Figures of the shipped binaries, for people: nothing is asserted. Called by `tests/bench/measure`.
+#![allow(clippy::print_stdout, reason = "the tables are the result")]
+
+mod burn;
+mod card;
+mod history;
+mod idle;
+mod process;
+mod restart;
+mod table;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+
+/// `metis-bench FOLDER WHAT`: FOLDER holds metisd and metisctl.
+fn main() -> anyhow::Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let binaries = PathBuf::from(arguments.next().context("the folder of the binaries")?);
+    let what = arguments.next().context("what to measure: idle, restart or burn")?;
+    println!("{} ({}), {}", what, binaries.display(), process::machine());
+    match what.as_str() {
+        "idle" => idle::measure(&binaries),
+        "restart" => restart::measure(&binaries),
+        "burn" => burn::measure(&binaries),
+        other => bail!("{other} is not measured: idle, restart or burn"),
+    }
+}
