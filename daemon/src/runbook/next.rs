@@ -167,12 +167,18 @@ fn verdict<S>(run: &Run<S>) -> (Outcome, String) {
     }
     let unfinished = run.book.steps().any(|step| matches!(run.status(&step.id), Status::Pending | Status::Cancelled | Status::Skipped));
     match &run.cancel {
-        Some(because) if unfinished => (Outcome::Cancelled, because.clone()),
+        Some(because) if unfinished => (Outcome::Cancelled, cut_short(run, because)),
         _ => match failures(run).map(tell).reduce(|all, one| format!("{all}; {one}")) {
             Some(reasons) => (Outcome::Degraded, reasons),
             None => (Outcome::Done, String::new()),
         },
     }
+}
+
+/// Why a run was cancelled, with what the last step that was ended in its middle says of the state that it left.
+fn cut_short<S>(run: &Run<S>, because: &str) -> String {
+    let ended = run.book.steps().filter_map(|step| run.state(&step.id)).filter(|state| state.status == Status::Cancelled);
+    ended.filter(|state| state.detail.starts_with(because)).last().map_or_else(|| because.to_owned(), |state| state.detail.clone())
 }
 
 /// Starts what may start in the current phase.

@@ -244,6 +244,14 @@ fn cancel_ends_what_runs_and_begins_nothing() {
     advance(&mut run, secs(1));
     answer(&mut run, "a", &done(), 2);
     assert_eq!(run.outcome, Some(Outcome::Done), "a cancellation that comes too late changes nothing");
+
+    let mut run = plan(vec![(1, vec![step("a"), step("b")])]);
+    advance(&mut run, secs(0));
+    run.cancelled("ada");
+    advance(&mut run, secs(1));
+    let orders = answer(&mut run, "a", &StepResult::Cancelled { detail: "half a card".into() }, 2);
+    let told = Order::Finish { outcome: Outcome::Cancelled, reason: "ada: half a card".into() };
+    assert!(orders.contains(&told), "what was left is part of the reason: {orders:?}");
 }
 
 #[test]
