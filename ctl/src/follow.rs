@@ -24,6 +24,8 @@ pub struct Follow<'a> {
     seq: u64,
     /// Events are the result (`run watch`) and printed in this format; else they are only shown to people.
     events: Option<Format>,
+    /// How it ended, where that was heard.
+    end: Option<v1::RunEvent>,
 }
 
 enum Ended {
@@ -36,7 +38,7 @@ enum Ended {
 impl<'a> Follow<'a> {
     /// Follows `id` after journal position `seq`.
     pub fn new(session: &'a Session, id: &str, seq: u64, events: Option<Format>) -> Self {
-        Self { session, id: id.to_owned(), seq, events }
+        Self { session, id: id.to_owned(), seq, events, end: None }
     }
 
     /// Returns the run as it ended.
@@ -58,6 +60,10 @@ impl<'a> Follow<'a> {
                         && let Some(exit) = run::exit(run.phase)
                     {
                         return Ok((run.into(), exit));
+                    }
+                    // A daemon that stops says how its runs ended, and answers nothing more.
+                    if let Some((event, exit)) = self.end.take().and_then(|e| run::exit(e.phase).map(|exit| (e, exit))) {
+                        return Ok((RunView::ended_with(event), exit));
                     }
                 }
                 Ended::Broken(status) if fatal(&status) => return Err(CtlError::rpc(&format!("run watch {}", self.id), status)),
@@ -99,6 +105,9 @@ impl<'a> Follow<'a> {
 
     fn show(&mut self, event: v1::RunEvent, meter: &mut Meter, console: &mut Console<'_>) -> Result<(), CtlError> {
         self.seq = self.seq.max(event.seq);
+        if event.kind == "run.ended" {
+            self.end = Some(event.clone());
+        }
         if let Some(format @ (Format::Json | Format::Yaml)) = self.events {
             return console.emit_one_of_many(format, &EventView::from(event), super::view::run::EventView::line);
         }

@@ -224,6 +224,14 @@ impl From<v1::RunEvent> for EventView {
 }
 
 impl RunView {
+    /// What the last event of a run says of it, where nothing more is to be had.
+    pub fn ended_with(event: v1::RunEvent) -> Self {
+        let prefix = format!("{}: ", phase(event.phase));
+        let reason = event.message.strip_prefix(&prefix).unwrap_or(&event.message).to_owned();
+        let kind = event.run.split('-').next().unwrap_or_default().to_owned();
+        Self::from(v1::Run { id: event.run, kind, phase: event.phase, ended: event.at, reason, seq: event.seq, ..v1::Run::default() })
+    }
+
     /// "burn-17 done in 3 min 20 s: …".
     pub fn outcome(&self) -> String {
         let took = took(self.started, self.ended).map(|t| format!(" in {t}")).unwrap_or_default();
