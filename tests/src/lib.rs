@@ -1,7 +1,9 @@
 //! What the tests on real parts share.
 
+pub mod card;
 pub mod daemon;
 pub mod loopdev;
+pub mod medium;
 pub mod nspawn;
 pub mod nut;
 pub mod qemu;
