@@ -142,7 +142,9 @@ pub async fn keep(settings: &Arc<Settings>, problems: &Problems) {
     let kept = tokio::task::spawn_blocking(move || LastGood::below(&settings.daemon.state_dir).keep(&settings)).await;
     let problem = match kept {
         Ok(Ok(())) => None,
-        Ok(Err(error)) => Some(format!("the last good configuration could not be kept: {error}")),
+        Ok(Err(error)) => {
+            Some(format!("the last good configuration could not be kept: {error} (once that is mended: systemctl reload metisd)"))
+        }
         Err(error) => Some(format!("the last good configuration could not be kept: {error}")),
     };
     problems.set("last-good", problem.into_iter().collect());

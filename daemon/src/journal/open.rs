@@ -127,9 +127,8 @@ pub fn open(options: Options, now: &Now) -> Result<Opened, OpenError> {
                 }
             }
             Err(error) => {
-                let why = format!("the journal cannot be written at present: {error}");
-                problems.push(why.clone());
-                trouble = Some(why);
+                // No problem of the start alone: it goes when the disk is back.
+                trouble = Some(format!("the journal cannot be written at present: {error}"));
             }
         }
     }

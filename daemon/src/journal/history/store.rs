@@ -241,7 +241,7 @@ fn set_up(conn: &Connection) -> rusqlite::Result<()> {
 fn in_memory(why: &str) -> rusqlite::Result<(Connection, Option<String>)> {
     let conn = Connection::open_in_memory()?;
     set_up(&conn)?;
-    Ok((conn, Some(format!("UPS history is kept in memory alone: {why}"))))
+    Ok((conn, Some(format!("UPS history is kept in memory alone: {why} (restart metisd once that is mended)"))))
 }
 
 fn text(refusal: Refusal) -> String {
