@@ -4,6 +4,8 @@
 
 mod resilience {
     mod burn;
+    mod disk;
+    mod journal;
     mod lab;
     mod outage;
 }
