@@ -78,7 +78,7 @@ impl Host {
     pub fn output(&self, command: &[&str]) -> anyhow::Result<Output> {
         let pid = self.pid1.to_string();
         let mut nsenter = Command::new("nsenter");
-        nsenter.args(["-t", &pid, "-a", "--wd=/"]).args(command).stdin(Stdio::null()).env_clear();
+        nsenter.args(["-t", &pid, "-a", "--wdns=/"]).args(command).stdin(Stdio::null()).env_clear();
         nsenter.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LANG", "C.UTF-8").env("SYSTEMD_PAGER", "").env("COLUMNS", "160");
         nsenter.output().with_context(|| format!("nsenter {command:?}"))
     }

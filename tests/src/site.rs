@@ -12,6 +12,9 @@ use crate::daemon::Daemon;
 /// Configuration without UPSes.
 pub const PLAIN: &str = "card: { free_space_floor: 16 MiB }\n";
 
+/// The k3s token of the sample site; nothing may show it.
+pub const TOKEN: &str = "K10abc::server:not-a-secret-of-anybody";
+
 /// Makes the demo images below `dir` and gives an inventory whose classes use them: nodes `pi-1` (FAT and ext4), `armbian-1` (one ext4
 /// after a raw gap).
 ///
@@ -41,9 +44,18 @@ pub fn daemon(config: &str) -> anyhow::Result<Daemon> {
     let daemon = Daemon::new(config, "")?;
     let inventory = inventory(daemon.dir.path())?.replace("@DIR@", &daemon.dir.path().display().to_string());
     std::fs::write(daemon.path("inventory.yaml"), inventory)?;
-    daemon.secret("secrets/token", "K10abc::server:not-a-secret-of-anybody\n")?;
+    secrets(&daemon)?;
+    Ok(daemon)
+}
+
+/// Makes what inventories of tests refer to: `secrets/token` and `secrets/host_key`.
+///
+/// # Errors
+/// Where they cannot be written.
+pub fn secrets(daemon: &Daemon) -> anyhow::Result<()> {
+    daemon.secret("secrets/token", &format!("{TOKEN}\n"))?;
     let key = daemon.path("secrets/host_key");
     let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "metis-test", "-f"]).arg(&key).output();
     ensure!(made.context("ssh-keygen")?.status.success(), "ssh-keygen failed");
-    Ok(daemon)
+    Ok(())
 }
