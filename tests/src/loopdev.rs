@@ -20,6 +20,18 @@ impl Loop {
     /// # Errors
     /// Where there is none, or not root.
     pub fn attach(file: &Path) -> anyhow::Result<Self> {
+        Self::with(file, &["--direct-io=on"])
+    }
+
+    /// A part of `file` as a read-only device: `len` bytes from `offset`.
+    ///
+    /// # Errors
+    /// As [`Loop::attach`].
+    pub fn slice(file: &Path, offset: u64, len: u64) -> anyhow::Result<Self> {
+        Self::with(file, &["--read-only", "--offset", &offset.to_string(), "--sizelimit", &len.to_string()])
+    }
+
+    fn with(file: &Path, options: &[&str]) -> anyhow::Result<Self> {
         let begin = 130 + std::process::id() % 400;
         for number in begin..begin + 64 {
             let device = PathBuf::from(format!("/dev/loop{number}"));
@@ -29,7 +41,7 @@ impl Loop {
                 // Two tests that run at once may make the same node; losetup lets only one of them in.
                 let _ = Command::new("chgrp").arg("disk").arg(&device).output();
             }
-            let attached = Command::new("losetup").arg("--direct-io=on").arg(&device).arg(file).output().context("losetup")?;
+            let attached = Command::new("losetup").args(options).arg(&device).arg(file).output().context("losetup")?;
             if attached.status.success() {
                 return Ok(Self { device, file: file.to_path_buf() });
             }
