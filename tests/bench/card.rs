@@ -40,8 +40,8 @@ pub fn image(cache: &Path, mib: u64) -> Result<PathBuf> {
     shell(&format!(
         "truncate -s {mib}M {file}
          printf 'start=1MiB,size={FAT_MIB}MiB,type=c\\nstart={root}MiB,type=83\\n' | sfdisk -q {file}
-         mkfs.vfat -F 32 --offset 2048 {file} $(({FAT_MIB} * 1024)) >/dev/null
-         head -c 60000000 /dev/urandom >{tree}/../kernel; mcopy -i {file}@@1M {tree}/../kernel ::kernel.img
+         mkfs.vfat -F 32 -s 2 --offset 2048 {file} $(({FAT_MIB} * 1024)) >/dev/null 2>&1
+         head -c 60000000 /dev/urandom >{tree}.kernel; mcopy -i {file}@@1M {tree}.kernel ::kernel.img
          mkfs.ext4 -q -F -d {tree} -E offset=$(({root} << 20)) {file} $((({mib} - {root}) * 1024))k"
     ))?;
     fs::rename(&part, &path)?;
