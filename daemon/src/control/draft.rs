@@ -1,5 +1,6 @@
 //! A decision in the making: facts are applied to a copy as they are decided, so that the next question is asked of the state to come.
 
+use super::recover::left_behind;
 use super::takeover::{Kind, OnStop, needs_journal, on_stop};
 use super::{Decision, Fact, Order, Reply, RunRecord, Stamp, State, apply};
 use crate::runbook::{self, Status};
@@ -90,7 +91,10 @@ impl<'a> Draft<'a> {
                 self.orders.push(Order::Abort { run, step });
             }
             runbook::Order::Settle { step, status, detail } => self.settle(&run, &step, status, detail),
-            runbook::Order::Finish { outcome, reason } => {
+            runbook::Order::Finish { outcome, mut reason } => {
+                if let Some(left) = self.state.run(id).filter(|record| abandoned(record)).and_then(|record| left_behind(record)) {
+                    reason = format!("{reason}; {left}");
+                }
                 self.add(Fact::RunEnded { run: run.clone(), outcome, reason });
                 self.orders.push(Order::Ended { run });
             }
@@ -108,4 +112,9 @@ impl<'a> Draft<'a> {
     pub(super) fn finish(self, reply: Option<Reply>) -> Decision {
         Decision { facts: self.facts, orders: self.orders, reply }
     }
+}
+
+/// Whether a step was given up without a word: nobody else says in which state its work is.
+fn abandoned(record: &RunRecord) -> bool {
+    record.run.book.steps().any(|step| record.run.status(&step.id) == Status::Abandoned)
 }

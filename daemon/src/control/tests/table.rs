@@ -165,6 +165,8 @@ fn a_stop_waits_for_cancelled_burns_leaves_shutdowns_and_is_bounded() {
     world.feed(&Event::TimerFired, &now(17));
     assert!(world.orders.contains(&Order::Stop), "an attempt that does not end is not waited for longer than its grace");
     assert_eq!(world.state.run(&RunId::new("burn-1")).unwrap().run.status(&StepId::new("image.fetch")), Status::Abandoned);
+    let ended = world.facts.iter().find_map(|(fact, _)| if let Fact::RunEnded { reason, .. } = fact { Some(reason) } else { None });
+    assert!(ended.unwrap().ends_with("no longer waited for; /dev/sdz was not touched"), "{ended:?}");
     assert_eq!(world.facts.last().unwrap().0, Fact::DaemonStopped);
 
     let mut world = World::started();
