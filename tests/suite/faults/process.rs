@@ -104,6 +104,28 @@ fn the_daemon_is_told_to_stop() {
     bench.afterwards(&device.device, "burn-1", "cancelled", &words);
 }
 
+/// A device that holds the writer in the kernel for longer than a stop may take.
+#[test]
+fn the_daemon_does_not_wait_for_a_device_that_hangs() {
+    if !ready("SIGTERM of metisd with a device that hangs") {
+        return;
+    }
+    let used = Used::new(CARD);
+    let mut bench = Bench::start();
+    let device = &used.device;
+    let slow = Slow::down(device, 1 << 20, 0).unwrap();
+    let burn = bench.begin_burn(device, Stage::Write, 3);
+    let writer = writer_of(bench.daemon.pid().unwrap());
+    bench.daemon.stop().unwrap();
+    let words = ["metisd was told to stop", "no longer waited for", "is not to be used", "burn it again"];
+    bench.failed(&bench.end(burn), 1, &words);
+    drop(slow);
+    gone(writer);
+    has_no_table(&device.device).unwrap();
+    bench.daemon.start().unwrap();
+    bench.afterwards(&device.device, "burn-1", "cancelled", &words);
+}
+
 #[test]
 fn a_run_is_cancelled() {
     if !ready("cancel") {
