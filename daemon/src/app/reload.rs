@@ -136,10 +136,18 @@ impl Reload {
     }
 }
 
+/// How long copying the configuration may take.
+const KEEP_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// Keeps the settings for a start at which those on disk are wrong.
 pub async fn keep(settings: &Arc<Settings>, problems: &Problems) {
     let settings = Arc::clone(settings);
-    let kept = tokio::task::spawn_blocking(move || LastGood::below(&settings.daemon.state_dir).keep(&settings)).await;
+    let keeping = tokio::task::spawn_blocking(move || LastGood::below(&settings.daemon.state_dir).keep(&settings));
+    // A disk that hangs must hold neither the start nor a reload.
+    let Ok(kept) = tokio::time::timeout(KEEP_WITHIN, keeping).await else {
+        return problems
+            .set("last-good", vec!["the last good configuration could not be kept yet: the state directory does not answer".to_owned()]);
+    };
     let problem = match kept {
         Ok(Ok(())) => None,
         Ok(Err(error)) => {

@@ -91,6 +91,7 @@ fn prepare(dir: &Path, nut: &NutServer) -> anyhow::Result<()> {
     let fill = |template: &str| {
         template
             .replace("@DIR@", &dir.display().to_string())
+            .replace("@UID@", &nix::unistd::getuid().to_string())
             .replace("@SHA256@", &image.sha256)
             .replace("@OPERATOR_KEY@", &operator.public_line("brad@sandbox"))
             .replace("@PYRPHOROS@", &pyrphoros)
