@@ -7,6 +7,7 @@ mod line;
 mod list;
 mod monitor;
 mod target;
+mod ticks;
 mod tls;
 
 pub use command::UpsEntry;

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::conn::Conn;
 use super::error::{ErrCode, NutError};
 use super::target::{NameError, Target};
+use super::ticks::Ticks;
 use crate::power::{LinkError, Observation, Settings, TlsSettings, reading_from_vars};
 use crate::site::{Reading, Secret, UpsName};
 
@@ -163,8 +164,7 @@ impl Upsd {
     /// Polls over one connection until it fails.
     async fn converse(&self, mut conn: Conn, memory: &mut Memory, out: &mpsc::Sender<Observation>) -> Result<Unheard, NutError> {
         let names: Vec<&str> = self.upses.iter().map(|(_, ups)| ups.as_str()).collect();
-        let mut ticks = interval(self.poll_interval);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = Ticks::new(self.poll_interval);
         let mut first = true;
         loop {
             ticks.tick().await;
