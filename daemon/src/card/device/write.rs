@@ -143,6 +143,10 @@ impl<'a> Burn<'a> {
             self.phase(phase)?;
         }
         self.reached(Milestone::TableWritten);
+        // A burn that nobody hears the end of is recorded as failed, and a failed card has no table.
+        if let Some(fault) = self.link.stopped() {
+            return Err(fault);
+        }
         self.summary.warnings.extend(self.target.medium.reread_table());
         if !self.summary.direct {
             let path = self.target.medium.path.display();

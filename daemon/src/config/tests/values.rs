@@ -113,3 +113,18 @@ fn public_keys_are_recognised() {
         assert!(authorized_key(&plain(&line)).is_err(), "{line}");
     }
 }
+
+#[test]
+fn a_ups_that_is_accepted_is_one_that_can_be_reached_by_its_name() {
+    for name in ["pyrphoros@localhost", "u_1.x-y@Titan-DB.lan:3493", "u@192.168.22.24", "u@[::1]", "u@[fd00::1]:13493"] {
+        assert_eq!(ups_name::<String>(name).as_deref(), Ok(name));
+        let target: crate::power::nut::Target = name.parse().unwrap();
+        let (host, port) = split_host(name.split_once('@').unwrap().1).unwrap();
+        assert_eq!((target.host.as_str(), target.port), (host, port.unwrap_or(3493)), "{name}");
+    }
+    for name in
+        ["", "u", "@h", "u@", "u@h:", "u@h:0", "u@h:65536", "u@h h", "u@::1", "u@[::1", "u@[h]", "u u@h", "u@h@i", "u@-h", "u@h:1:2"]
+    {
+        assert!(ups_name::<String>(name).is_err(), "{name}");
+    }
+}

@@ -120,7 +120,7 @@ fn on_file(path: &Path, direct: bool) -> impl Fn() -> Guarded + Send + 'static {
 }
 
 async fn burn(writer: &Writer, card: &Prepared, target: &Target) -> (Result<Summary, WriteError>, Vec<Event>) {
-    burn_until(writer, card, target, CancellationToken::new(), |_| {}).await
+    burn_until(writer, card, target, CancellationToken::new()).await
 }
 
 async fn burn_until(
@@ -128,12 +128,10 @@ async fn burn_until(
     card: &Prepared,
     target: &Target,
     cancel: CancellationToken,
-    see: impl Fn(&Event) + Send + 'static,
 ) -> (Result<Summary, WriteError>, Vec<Event>) {
     let events = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&events);
     let result = write(writer, card, target, cancel, move |event| {
-        see(&event);
         sink.lock().unwrap().push(event);
     })
     .await;
@@ -280,21 +278,21 @@ async fn a_source_that_fails_is_named_as_the_cause() {
 async fn cancelling_leaves_no_table() {
     let dir = tempfile::tempdir().unwrap();
     let path = stale(dir.path(), 32 * MIB);
-    for when in [Milestone::BodyWritten, Milestone::BodyVerified] {
+    for when in [Milestone::BodyWritten, Milestone::BodyVerified, Milestone::TableWritten] {
         let (cancel, told) = (CancellationToken::new(), CancellationToken::new());
         let (stop, heard) = (cancel.clone(), told.clone());
         let (_dir, writer) = in_process(on_file(&path, false), move |milestone| {
             if milestone == when {
                 stop.cancel();
                 // Until the abort is on its way.
-                std::thread::sleep(std::time::Duration::from_millis(300));
+                std::thread::sleep(std::time::Duration::from_secs(1));
                 heard.cancel();
             }
         });
-        let (result, events) = burn_until(&writer, &full(32 * MIB), &target(&path), cancel, |_| {}).await;
+        let (result, _) = burn_until(&writer, &full(32 * MIB), &target(&path), cancel).await;
         let error = result.unwrap_err();
         assert!(matches!(&error, WriteError::Cancelled(message) if message.contains("without a partition table")), "{error}");
-        assert!(told.is_cancelled() && !milestones(&events).contains(&Milestone::TableWritten));
+        assert!(told.is_cancelled());
         assert_cleared(&fs::read(&path).unwrap());
     }
 }
