@@ -19,7 +19,7 @@ use super::{AppendError, Reader};
 use crate::site::Now;
 
 /// How long the spill file may take before memory alone must do.
-const SPILL_DEADLINE: Duration = Duration::from_millis(200);
+const SPILL_DEADLINE: Duration = Duration::from_millis(500);
 
 /// Appends facts. Clones share one writer.
 #[derive(Debug, Clone)]
