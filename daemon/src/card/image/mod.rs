@@ -80,12 +80,17 @@ impl Store {
         let _stop = token.clone().drop_guard();
         let work = self.fetch_quietly(image, sender, token);
         tokio::pin!(work);
+        let mut told = Progress::default();
         loop {
             tokio::select! {
                 result = &mut work => return result,
                 Ok(()) = receiver.changed() => {
                     let now = *receiver.borrow_and_update();
-                    progress(now);
+                    // Several threads report: what is told never steps back.
+                    if now.stage != told.stage || now.done > told.done {
+                        progress(now);
+                        told = now;
+                    }
                 }
             }
         }
