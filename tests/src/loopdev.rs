@@ -38,11 +38,13 @@ impl Loop {
             if !device.exists() {
                 let made = Command::new("mknod").args(["-m", "660"]).arg(&device).args(["b", "7", &number.to_string()]).output()?;
                 ensure!(made.status.success() || device.exists(), "mknod {}: {}", device.display(), String::from_utf8_lossy(&made.stderr));
-                // Two tests that run at once may make the same node; losetup lets only one of them in.
-                let _ = Command::new("chgrp").arg("disk").arg(&device).output();
             }
+            // Two tests that run at once may make the same node; losetup lets only one of them in.
             let attached = Command::new("losetup").args(options).arg(&device).arg(file).output().context("losetup")?;
             if attached.status.success() {
+                // The node may be older than this test, of whoever made it; the card writer opens it as a member of `disk`.
+                let shared = Command::new("chown").arg("root:disk").arg(&device).output()?;
+                ensure!(shared.status.success(), "chown {}: {}", device.display(), String::from_utf8_lossy(&shared.stderr));
                 return Ok(Self { device, file: file.to_path_buf() });
             }
         }
