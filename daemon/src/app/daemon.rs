@@ -30,6 +30,8 @@ use crate::secrets;
 /// grace for the tasks and what `run` waits for they stay below 10 s. Longer than an attempt that was told to end is waited for.
 const GRACE: Duration = Duration::from_secs(1);
 const STOP_WITHIN: Duration = Duration::from_secs(6);
+/// Into so many parts the watchdog's interval is cut: one passes between two words to it, another until the loop turns, one is spare.
+const WATCHDOG_PARTS: u32 = 3;
 
 /// Runs the daemon until SIGTERM or SIGINT.
 ///
@@ -165,7 +167,9 @@ impl Daemon {
         for note in &notes {
             tracing::warn!("{note}");
         }
-        let options = control::Options { replayed: opened.tail.len() as u64, notes, ..control::Options::default() };
+        let calm = control::Options::default().tick;
+        let tick = service_manager::watchdog_interval().map_or(calm, |interval| calm.min(interval / WATCHDOG_PARTS));
+        let options = control::Options { tick, replayed: opened.tail.len() as u64, notes, ..control::Options::default() };
         let clock = self.clock.clone();
         Mailbox::new(state, opened.journal, move || clock.now(), Arc::new(settings.power.clone()), options)
     }
@@ -264,24 +268,25 @@ async fn stop_control(handle: &Handle) {
     }
 }
 
-/// Keeps `STATUS=` at the phase, and the watchdog quiet for as long as the control loop turns.
+/// Keeps `STATUS=` at the phase, and the watchdog quiet. It has no clock of its own: it is woken by the control loop, which publishes a
+/// view at every turn, so a loop that hangs is a watchdog that is not reassured.
 async fn tell_service_manager(handle: Handle, clock: Clock, stop: CancellationToken) {
     let mut views = handle.views();
-    let interval = service_manager::watchdog_interval();
-    let pause = interval.map_or(Duration::from_secs(3600), |interval| interval / 3);
-    let mut told = String::new();
+    let every = service_manager::watchdog_interval().map(|interval| interval / WATCHDOG_PARTS);
+    let (mut told, mut reassured) = (String::new(), None);
     loop {
         let phase = views.borrow_and_update().phase.clone();
         if phase != told {
             service_manager::status(&phase);
             told = phase;
         }
-        if interval.is_some_and(|interval| clock.now().boot.saturating_sub(handle.heartbeat()) < interval) {
+        let now = clock.now().boot;
+        if every.is_some_and(|every| reassured.is_none_or(|at| now.saturating_sub(at) >= every)) {
             service_manager::watchdog();
+            reassured = Some(now);
         }
-        tokio::select! {
-            changed = views.changed() => if changed.is_err() { return stop.cancelled().await },
-            () = tokio::time::sleep(pause) => {}
+        if views.changed().await.is_err() {
+            return stop.cancelled().await;
         }
     }
 }

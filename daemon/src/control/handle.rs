@@ -1,7 +1,6 @@
 //! The way into the mailbox, and the way to what it publishes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -43,7 +42,6 @@ pub struct Handle {
     pub(super) letters: mpsc::Sender<Letter>,
     pub(super) view: watch::Receiver<Arc<View>>,
     pub(super) told: broadcast::Sender<Arc<Told>>,
-    pub(super) heartbeat: Arc<AtomicU64>,
 }
 
 impl Handle {
@@ -90,10 +88,5 @@ impl Handle {
     /// Byte progress of a run that is under way.
     pub fn progress(&self, run: &RunId) -> Option<watch::Receiver<Option<StepProgress>>> {
         self.view.borrow().progress.get(run).cloned()
-    }
-
-    /// Boot time of the loop's last turn; it turns at least every [`super::Options::tick`].
-    pub fn heartbeat(&self) -> Duration {
-        Duration::from_millis(self.heartbeat.load(Ordering::Relaxed))
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, watch};
@@ -23,7 +22,7 @@ use crate::site::{Now, RunId, Step, StepId, Verdict};
 const LETTERS: usize = 256;
 /// Facts that a slow subscriber may be behind.
 const TOLD: usize = 1024;
-/// How often the loop turns at least while a UPS is not known to be on line: silence is judged then.
+/// How often silence is judged at least while a UPS is not known to be on line.
 const URGENT_TICK: Duration = Duration::from_secs(1);
 /// Wall-clock time that runs away from boot time by more than this has jumped; slewing stays far below (adjtimex(2): 500 ppm).
 const CLOCK_JUMP: Duration = Duration::from_secs(2);
@@ -31,7 +30,7 @@ const CLOCK_JUMP: Duration = Duration::from_secs(2);
 /// How the loop runs.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// It turns at least this often: the heartbeat of the watchdog.
+    /// It turns, and publishes a view, at least this often. The watchdog of the service manager lives on that.
     pub tick: Duration,
     /// A checkpoint is stored after this many facts.
     pub checkpoint_every: u64,
@@ -43,7 +42,9 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { tick: Duration::from_secs(4), checkpoint_every: 5000, replayed: 0, notes: Vec::new() }
+        // Over 4 s longer than a usual poll, which puts it off again: a wait that long is in a part of tokio's wheel that turns every
+        // 4.1 s, and a shorter one wakes the process although it is never due.
+        Self { tick: Duration::from_millis(6500), checkpoint_every: 5000, replayed: 0, notes: Vec::new() }
     }
 }
 
@@ -57,14 +58,13 @@ pub struct Mailbox<L, N> {
     effects: mpsc::UnboundedSender<Effect>,
     view: watch::Sender<Arc<View>>,
     told: broadcast::Sender<Arc<Told>>,
-    heartbeat: Arc<AtomicU64>,
     health: watch::Receiver<Health>,
     power: Arc<power::Settings>,
     watch: power::Watch,
     jobs: BTreeMap<(RunId, StepId), CancellationToken>,
     progress: BTreeMap<RunId, watch::Sender<Option<StepProgress>>>,
     timers: BTreeSet<Duration>,
-    next_tick: Duration,
+    ticked: Duration,
     tick_span: Duration,
     wall_minus_boot: i128,
     since_checkpoint: u64,
@@ -86,12 +86,11 @@ impl<L: FactLog, N: Fn() -> Now + Send + 'static> Mailbox<L, N> {
         let (effects, ordered) = mpsc::unbounded_channel();
         let (view, views) = watch::channel(Arc::new(View::default()));
         let (told, _) = broadcast::channel(TOLD);
-        let heartbeat = Arc::new(AtomicU64::new(millis(now.boot)));
-        let handle = Handle { letters: post, view: views, told: told.clone(), heartbeat: Arc::clone(&heartbeat) };
+        let handle = Handle { letters: post, view: views, told: told.clone() };
         let mailbox = Self {
             health: log.health(),
             watch: power::Watch::new(&power, &now),
-            next_tick: now.boot,
+            ticked: now.boot,
             tick_span: Duration::ZERO,
             wall_minus_boot: wall_minus_boot(&now),
             state,
@@ -101,7 +100,6 @@ impl<L: FactLog, N: Fn() -> Now + Send + 'static> Mailbox<L, N> {
             effects,
             view,
             told,
-            heartbeat,
             power,
             jobs: BTreeMap::new(),
             progress: BTreeMap::new(),
@@ -123,7 +121,6 @@ impl<L: FactLog, N: Fn() -> Now + Send + 'static> Mailbox<L, N> {
         while !self.stopped {
             self.follow_health().await;
             self.publish();
-            self.heartbeat.store(millis((self.clock)().boot), Ordering::Relaxed);
             self.failpoint.hang_at("mailbox.hang").await;
             let pause = self.pause();
             tokio::select! {
@@ -168,7 +165,8 @@ impl<L: FactLog, N: Fn() -> Now + Send + 'static> Mailbox<L, N> {
 
     /// Time until something is due by itself.
     fn pause(&self) -> Duration {
-        let due = self.timers.first().map_or(self.next_tick, |timer| self.next_tick.min(*timer));
+        let next_tick = self.ticked.saturating_add(self.tick_span);
+        let due = self.timers.first().map_or(next_tick, |timer| next_tick.min(*timer));
         due.saturating_sub((self.clock)().boot)
     }
 
@@ -179,11 +177,11 @@ impl<L: FactLog, N: Fn() -> Now + Send + 'static> Mailbox<L, N> {
             self.process(Event::TimerFired).await;
         }
         // Who is awake anyway for a poll looks at the clock early: an idle host is not woken for it once more.
-        if now.boot.saturating_add(self.tick_span / 2) >= self.next_tick {
+        if now.boot.saturating_sub(self.ticked) >= self.tick_span.min(URGENT_TICK) / 2 {
             let changes = self.watch.tick(&self.power, &now);
             self.judge(changes, &now).await;
             self.tick_span = self.tick(&now);
-            self.next_tick = now.boot.saturating_add(self.tick_span);
+            self.ticked = now.boot;
             self.check_clock(&now).await;
         }
     }
@@ -372,10 +370,6 @@ fn action(action: &Step, form: &Form<Step>, mode: Mode) -> Option<Step> {
         (Mode::Remedy(index), Form::Gate { remedies, .. }) => remedies.get(index as usize).cloned(),
         (Mode::Remedy(_), Form::Act | Form::Ensure) => None,
     }
-}
-
-fn millis(boot: Duration) -> u64 {
-    u64::try_from(boot.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn wall_minus_boot(now: &Now) -> i128 {

@@ -344,13 +344,25 @@ async fn stop_ends_within_ten_seconds_even_if_an_attempt_does_not() {
 }
 
 #[tokio::test]
-async fn the_heart_beats_without_letters() {
-    let options = Options { tick: Duration::from_millis(20), ..Options::default() };
+async fn the_loop_turns_without_letters_and_letters_put_its_next_turn_off() {
+    let options = Options { tick: Duration::from_millis(200), ..Options::default() };
     let daemon = Daemon::start(FakeLog::new(), State::default(), options);
     daemon.until(|view| view.started.is_some()).await;
-    let before = daemon.handle.heartbeat();
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    assert!(daemon.handle.heartbeat() >= before + Duration::from_millis(100));
+    let mut views = daemon.handle.views();
+    views.mark_unchanged();
+    for _ in 0..3 {
+        tokio::time::timeout(Duration::from_secs(10), views.changed()).await.expect("a turn").unwrap();
+    }
+
+    let calm = Daemon::start(FakeLog::new(), State::default(), Options { tick: Duration::from_secs(1000), ..Options::default() });
+    calm.until(|view| view.started.is_some()).await;
+    let at = calm.handle.view().power.as_ref().unwrap().at;
+    calm.pass(999).await;
+    calm.until(|view| view.power.as_ref().is_some_and(|power| power.at.duration_since(at).as_secs() >= 999)).await;
+    let mut views = calm.handle.views();
+    views.mark_unchanged();
+    // Were the tick not put off by the letter, it were due within a second.
+    assert!(tokio::time::timeout(Duration::from_secs(2), views.changed()).await.is_err());
 }
 
 #[tokio::test]
