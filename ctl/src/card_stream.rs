@@ -254,7 +254,7 @@ impl Transfer<'_> {
         console: &mut Console<'_>,
     ) -> Result<(ImageDoneView, Exit), CtlError> {
         let last = async {
-            tell(&self.requests, true, String::new()).await;
+            tell(&self.requests, v1::ImageResult { ok: true, ..Default::default() }).await;
             end(&mut self.answers).await
         };
         let run = tokio::select! {
@@ -278,6 +278,7 @@ impl Transfer<'_> {
 
     /// Cleans up, tells the daemon, and says what became of the file.
     async fn stop(&mut self, stop: Stop, console: &mut Console<'_>) -> CtlError {
+        let cancelled = matches!(stop, Stop::Cancelled);
         let failure = match stop {
             Stop::Writer(failure) => failure,
             Stop::Cancelled => {
@@ -291,19 +292,19 @@ impl Transfer<'_> {
                 return with_remains(error, &remains);
             }
         };
-        self.farewell(failure.error.to_string()).await;
+        self.farewell(v1::ImageResult { ok: false, error: failure.error.to_string(), cancelled }).await;
         with_remains(failure.error, &failure.remains)
     }
 
     /// Tells the daemon and hears it close the run, unless that takes long or Ctrl-C comes (again).
-    async fn farewell(&mut self, error: String) {
+    async fn farewell(&mut self, result: v1::ImageResult) {
         let requests = self.requests.clone();
         let interrupts = &mut self.interrupts;
         let answers = &mut self.answers;
         tokio::select! {
             () = interrupts.next() => (),
             () = tokio::time::sleep(FAREWELL) => (),
-            () = async { tell(&requests, false, error).await; end(answers).await; } => (),
+            () = async { tell(&requests, result).await; end(answers).await; } => (),
         }
     }
 
@@ -332,9 +333,8 @@ impl Transfer<'_> {
     }
 }
 
-async fn tell(requests: &mpsc::Sender<v1::ImageRequest>, ok: bool, error: String) {
-    let result = image_request::Message::Result(v1::ImageResult { ok, error });
-    let _ = requests.send(v1::ImageRequest { message: Some(result) }).await;
+async fn tell(requests: &mpsc::Sender<v1::ImageRequest>, result: v1::ImageResult) {
+    let _ = requests.send(v1::ImageRequest { message: Some(image_request::Message::Result(result)) }).await;
 }
 
 /// The daemon's last word.

@@ -16,6 +16,8 @@ use serde_json::Value;
 const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 /// Catalog entry of a run that is done.
 const RUN_DONE: &str = "1a9f52c7e6d04b38803b7c5de2f4a960";
+/// Of its report.
+const RUN_REPORT: &str = "93d6b0f4a7e8412f8c50e1d92b6a7f3c";
 
 const CONFIG: &str = "card: { free_space_floor: 16 MiB }
 api:
@@ -130,7 +132,7 @@ fn started_at_boot(host: &Host) {
     let state = host.sh("stat -c '%U:%G %a' /var/lib/metis /run/metis/metisd.sock /run/metis/card-writer.sock").unwrap();
     assert_eq!(state.lines().collect::<Vec<_>>(), ["metis:metis 750", "metis:metis 660", "metis:metis 600"]);
     let catalog = host.sh("journalctl --update-catalog; journalctl --no-pager --list-catalog | grep metisd").unwrap();
-    assert_eq!(catalog.lines().count(), 8, "{catalog}");
+    assert_eq!(catalog.lines().count(), 9, "{catalog}");
     for unit in ["metisd.service", "metis-card-writer@.service"] {
         let all = host.sh(&format!("systemd-analyze security --offline=true --no-pager /usr/lib/systemd/system/{unit}")).unwrap();
         let line = all.lines().rev().find(|line| line.contains("exposure level")).unwrap();
@@ -157,6 +159,9 @@ fn burnt_by_the_writers_unit(host: &Host, card: &str) {
     let steps: BTreeSet<_> = story.iter().filter_map(|e| e["METIS_STEP"].as_str()).collect();
     assert!(steps.len() >= 3, "{steps:?}");
     assert_eq!(story.iter().filter(|e| e["MESSAGE_ID"] == RUN_DONE).count(), 1, "{story:#?}");
+    let reports: Vec<_> = story.iter().filter(|e| e["MESSAGE_ID"] == RUN_REPORT).filter_map(|e| e["MESSAGE"].as_str()).collect();
+    assert!(reports.len() == 1 && reports[0].contains("asked for by root (uid 0): done after"), "{reports:#?}");
+    assert!(reports[0].contains("Time line: "), "{reports:#?}");
     let explained = host.sh("journalctl --no-pager -x METIS_RUN=burn-1").unwrap();
     assert!(explained.contains("Subject: Run burn-1 is done") && explained.contains("metisctl run get burn-1"), "{explained}");
 }
@@ -261,6 +266,7 @@ fn outage(host: &Host) {
     let says = |reading: &str| host.sh(&format!("printf 'ups.status: {reading}\\n' >/etc/nut/ups.dev")).unwrap();
     says("OB DISCHRG\\nbattery.charge: 80\\nbattery.runtime: 1500");
     host.wait_for(15, "journalctl --no-pager -x METIS_UPS=ups@localhost | grep 'Subject: ups@localhost is on battery'").unwrap();
+    host.wait_for(15, "systemctl show -p StatusText --value metisd | grep 'on battery: ups@localhost (runtime 25 min)'").unwrap();
     says("OB LB DISCHRG\\nbattery.charge: 9\\nbattery.runtime: 60");
     host.wait_for(15, "systemctl show -p StatusText --value metisd | grep 'DISARMED: would have acted'").unwrap();
     host.wait_for(5, "journalctl --no-pager -x -u metisd | grep 'Subject: A power domain is about to lose power'").unwrap();

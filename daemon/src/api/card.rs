@@ -115,7 +115,7 @@ impl Card for CardService {
         let (to_run, back) = mpsc::channel(64);
         self.0.site.attach(&run, ImagePipe { out, back });
         let (sender, receiver) = mpsc::channel(4);
-        tokio::spawn(listen(from_caller, to_run));
+        tokio::spawn(listen(self.0.clone(), run.clone(), caller.caller.label(), from_caller, to_run));
         tokio::spawn(serve(self.0.clone(), run, planned, from_run, sender));
         Ok(Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(receiver))))
     }
@@ -137,13 +137,18 @@ fn response(message: ToCaller) -> v1::ImageResponse {
 }
 
 /// What the caller says goes to the run; his silence too.
-async fn listen(mut from: Streaming<v1::ImageRequest>, to: mpsc::Sender<ImageIn>) {
+async fn listen(context: Context, run: RunId, caller: String, mut from: Streaming<v1::ImageRequest>, to: mpsc::Sender<ImageIn>) {
     loop {
         let word = match from.message().await {
             Ok(Some(v1::ImageRequest { message: Some(FromCaller::Progress(p)) })) => {
                 ImageIn::Progress { written: p.written_bytes, verified: p.verified_bytes }
             }
             Ok(Some(v1::ImageRequest { message: Some(FromCaller::Result(r)) })) => {
+                if r.cancelled {
+                    // Before the run hears of it: what ends after this has not failed.
+                    let asked = control::Request::Cancel { requester: caller.clone(), run: run.clone(), execute: true };
+                    let _ = context.ask(asked).await;
+                }
                 ImageIn::Result(if r.ok { Ok(()) } else { Err(r.error) })
             }
             Ok(Some(_)) => continue,

@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 use super::burn;
 use super::stream;
 use super::world::World;
-use crate::control::{Effect, Event, Handle, Job};
+use crate::control::{self, Effect, Event, Handle, Job, RunRecord};
+use crate::report::{self, Subject};
 use crate::runbook::{Mode, StepResult};
 use crate::site::Step;
 
@@ -20,7 +21,10 @@ pub async fn effects(mut orders: mpsc::UnboundedReceiver<Effect>, world: Arc<Wor
         tokio::select! {
             order = orders.recv() => match order {
                 Some(Effect::Perform(job)) => { jobs.spawn(one(*job, Arc::clone(&world), handle.clone())); }
-                Some(Effect::Ended(record)) => world.forget(&record.id),
+                Some(Effect::Ended(record)) => {
+                    tell(&record);
+                    world.forget(&record.id);
+                }
                 None => break,
             },
             Some(ended) = jobs.join_next() => if let Err(error) = ended {
@@ -29,6 +33,14 @@ pub async fn effects(mut orders: mpsc::UnboundedReceiver<Effect>, world: Arc<Wor
         }
     }
     jobs.shutdown().await;
+}
+
+/// The story of a run that has ended, into the log.
+fn tell(record: &RunRecord) {
+    let ended = record.ended.unwrap_or(record.started);
+    let RunRecord { id, run, requester, settings, boot_id, started, reason, .. } = record;
+    let report = report::report(&Subject { id, run, requester, settings, boot_id, started: *started, ended, reason });
+    tracing::info!(metis.run = %id, message_id = control::RUN_REPORT, "{}", report.story());
 }
 
 /// Performs one attempt. The result reaches the loop whatever happens, a panic included: a step without end would hold its run.

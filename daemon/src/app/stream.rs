@@ -38,7 +38,7 @@ pub async fn stream(world: &World, job: &Job, handle: &Handle) -> StepResult {
     let sender = tokio::spawn(send(card, out));
     let told = tokio::select! {
         told = listen(job, total, back) => told,
-        () = job.cancel.cancelled() => Err("cancelled; the caller's copy is not finished".to_owned()),
+        () = job.cancel.cancelled() => Err("the caller's copy is not finished".to_owned()),
     };
     match told {
         Ok(()) => {

@@ -32,4 +32,5 @@ pub use history::fold_run;
 pub use mailbox::{Mailbox, Options};
 pub use port::FactLog;
 pub use state::{Belief, Life, RUNS_KEPT, RunRecord, SettingsState, State, TriggerRecord};
+pub use tell::RUN_REPORT;
 pub use view::{JournalView, View};

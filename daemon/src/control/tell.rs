@@ -6,6 +6,9 @@ use super::{Fact, Told};
 use crate::runbook::{Mode, Outcome, Status};
 use crate::site::{OnTrigger, Verdict};
 
+/// MESSAGE_ID of the report of a run that has ended.
+pub const RUN_REPORT: &str = "93d6b0f4a7e8412f8c50e1d92b6a7f3c";
+
 impl Fact {
     /// One line.
     pub fn message(&self) -> String {

@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::{Belief, RunRecord, SettingsState, State, StepProgress, TriggerRecord};
-use crate::power::Snapshot;
+use crate::power::{Snapshot, UpsState};
 use crate::runbook::Status;
-use crate::site::{BootId, DomainName, OnTrigger, RunId, UpsName};
+use crate::site::{BootId, DomainName, OnTrigger, RunId, UpsName, Verdict};
 
 /// Everything there is to see.
 #[derive(Debug, Clone, Default)]
@@ -83,7 +83,7 @@ impl View {
             version: life.map(|life| life.version.clone()).unwrap_or_default(),
             started: life.map(|life| life.started),
             boot_id: life.map(|life| life.boot_id.clone()),
-            phase: phase_line(state),
+            phase: phase_line(state, &volatile.power),
             runs: state.runs.iter().rev().cloned().collect(),
             progress: volatile.progress,
             power: Some(volatile.power),
@@ -114,7 +114,7 @@ pub(super) struct Volatile {
 }
 
 /// The daemon's state in one line: the most urgent first.
-fn phase_line(state: &State) -> String {
+fn phase_line(state: &State, power: &Snapshot) -> String {
     let mut parts = Vec::new();
     if state.stopping() {
         parts.push("stopping".to_owned());
@@ -123,6 +123,7 @@ fn phase_line(state: &State) -> String {
         let disarmed = if trigger.would_act == OnTrigger::Observe { "DISARMED: would have acted: " } else { "" };
         parts.push(format!("{domain} is about to lose power ({disarmed}{})", trigger.because));
     }
+    parts.extend(power.upses.iter().filter(|ups| !triggered(state, power, &ups.name)).filter_map(ups_line));
     for record in state.active() {
         parts.push(run_line(record));
     }
@@ -130,6 +131,26 @@ fn phase_line(state: &State) -> String {
         parts.push(format!("journal degraded: {trouble}"));
     }
     if parts.is_empty() { "watching".to_owned() } else { parts.join("; ") }
+}
+
+/// Whether a trigger stands that says it all.
+fn triggered(state: &State, power: &Snapshot, ups: &UpsName) -> bool {
+    let stands = |name| state.triggers.get(name).is_some_and(|trigger| trigger.cleared.is_none());
+    power.domains.iter().any(|domain| domain.upses.contains(ups) && stands(&domain.name))
+}
+
+fn ups_line(ups: &UpsState) -> Option<String> {
+    let verdict = match ups.verdict {
+        Verdict::OnBattery => "on battery",
+        Verdict::Critical => "critical",
+        Verdict::Online | Verdict::Unknown => return None,
+    };
+    let runtime = match ups.runtime.map(|runtime| runtime.as_secs()) {
+        Some(seconds @ 0..120) => format!("runtime {seconds} s"),
+        Some(seconds) => format!("runtime {} min", seconds / 60),
+        None => "runtime unknown".to_owned(),
+    };
+    Some(format!("{verdict}: {} ({runtime})", ups.name))
 }
 
 fn run_line(record: &RunRecord) -> String {
