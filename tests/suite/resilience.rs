@@ -4,6 +4,7 @@
 
 mod resilience {
     mod burn;
+    mod clock;
     mod disk;
     mod journal;
     mod lab;

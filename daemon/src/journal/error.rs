@@ -20,6 +20,10 @@ pub enum AppendError {
     /// No space left.
     #[error("the journal {path} cannot grow: no space left on its file system; free some", path = .0.display())]
     DiskFull(PathBuf),
+    /// The file that is written to is not the one of that name any more.
+    #[error("the journal {path} is gone: the state directory was renamed, removed or replaced while metisd runs; put it back, or restart \
+        metisd to begin with what is there", path = .0.display())]
+    Gone(PathBuf),
     /// Anything else that SQLite says.
     #[error("the journal {path} cannot be written: {why}; look at `journalctl -k`", path = .path.display())]
     Io {

@@ -14,7 +14,7 @@ use super::reader::{Database, Reader};
 use super::record::{Row, Stored};
 use super::shared::Shared;
 use super::spill::{self, Spill, Spilled};
-use super::writer::{Hook, Retention, Writer};
+use super::writer::{Hook, Retention, Writer, identity_of};
 use super::{OpenError, aside};
 use crate::site::Now;
 
@@ -198,6 +198,7 @@ fn start(
             let path = super::handle::database(&options.dir);
             let writer = Writer {
                 conn,
+                identity: identity_of(&path),
                 path,
                 shared: shared.clone(),
                 spill: spill.clone(),

@@ -1,7 +1,8 @@
 //! The one thread that writes `journal.db`.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
@@ -84,6 +85,8 @@ pub(super) enum Command {
 pub(super) struct Writer {
     pub conn: Connection,
     pub path: PathBuf,
+    /// Device and inode of the file that `conn` has open.
+    pub identity: Option<(u64, u64)>,
     pub shared: Arc<Shared>,
     pub spill: Spill,
     pub retention: Retention,
@@ -115,6 +118,18 @@ impl Writer {
             self.shared.set_stalled(false);
         }
         let _ = self.settle();
+        if self.in_place().is_err() {
+            // Closing removes the write-ahead log by its name, which is another journal's by now.
+            std::mem::forget(self.conn);
+        }
+    }
+
+    /// SQLite goes on writing to a file that was renamed or removed, and nobody would ever read it.
+    fn in_place(&self) -> Result<(), AppendError> {
+        match self.identity {
+            Some(identity) if identity_of(&self.path) != Some(identity) => Err(AppendError::Gone(self.path.clone())),
+            _ => Ok(()),
+        }
     }
 
     /// Waits without a timer unless there is something left to do.
@@ -169,7 +184,8 @@ impl Writer {
 
     /// One transaction.
     fn commit(&mut self, retract: &[Withdrawn], rows: &[Row]) -> Result<(), AppendError> {
-        let outcome = self.try_commit(retract, rows).map_err(|error| AppendError::from_sqlite(&self.path, &error));
+        let outcome =
+            self.in_place().and_then(|()| self.try_commit(retract, rows).map_err(|error| AppendError::from_sqlite(&self.path, &error)));
         match &outcome {
             Err(error) => self.shared.publish(Trouble::Is(error.to_string())),
             // Taking out what is not there writes nothing and proves nothing.
@@ -185,10 +201,14 @@ impl Writer {
 
     /// Writes something harmless, to learn whether the disk is back.
     fn probe(&mut self) {
-        match self.conn.execute("UPDATE opening SET probes = probes + 1 WHERE origin = ?1", [self.shared.origin]) {
-            Ok(_) => self.shared.publish(Trouble::Gone),
-            Err(error) => self.shared.publish(Trouble::Is(AppendError::from_sqlite(&self.path, &error).to_string())),
-        }
+        let statement = "UPDATE opening SET probes = probes + 1 WHERE origin = ?1";
+        let written = self.in_place().and_then(|()| {
+            self.conn.execute(statement, [self.shared.origin]).map_err(|error| AppendError::from_sqlite(&self.path, &error))
+        });
+        self.shared.publish(match written {
+            Ok(_) => Trouble::Gone,
+            Err(error) => Trouble::Is(error.to_string()),
+        });
     }
 
     fn try_commit(&mut self, retract: &[Withdrawn], rows: &[Row]) -> rusqlite::Result<()> {
@@ -207,6 +227,7 @@ impl Writer {
     }
 
     fn checkpoint(&mut self, seq: u64, payload: &str, now: &Now) -> Result<(), AppendError> {
+        self.in_place()?;
         self.try_checkpoint(seq, payload, now).map_err(|error| AppendError::from_sqlite(&self.path, &error))?;
         self.prune = Some(now.clone());
         Ok(())
@@ -255,6 +276,11 @@ impl Writer {
             params![covered, horizon, self.retention.runs, PRUNE],
         )
     }
+}
+
+/// Device and inode of the file of that name.
+pub(super) fn identity_of(path: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 
 /// Removes facts that must not stand.

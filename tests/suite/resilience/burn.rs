@@ -218,3 +218,30 @@ fn kill_9_around_every_journal_write_of_a_burn_to_a_device() {
     let (kills, ends) = enumerate(&places, true);
     assert_all_kinds_of_ends_were_seen(kills, &ends, "while step card.write ran", &[Card::Untouched, Card::Cleared, Card::Complete]);
 }
+
+#[test]
+fn a_file_that_is_complete_but_not_recorded_ends_with_exit_code_5() {
+    let mut early = 0;
+    for number in 1..MOST {
+        let mut daemon = lab::site("");
+        let (image, place) = (daemon.path("card.img"), format!("journal.before:{number}"));
+        if start(&mut daemon, &("METIS_FAILPOINT", place.clone())) {
+            continue;
+        }
+        let made = daemon.ctl(&["--timeout", "2", "image", "--node", NODE, "--output", image.to_str().unwrap(), "--execute"]).unwrap();
+        match made.code {
+            // It died before the file was complete; or it did not answer at all.
+            Some(1 | 4) => {
+                assert!(!image.exists(), "{place}: {made:?}");
+                early += 1;
+            }
+            Some(5) => {
+                assert!(made.text().contains("complete and verified, but metisd did not say that it recorded it"), "{made:?}");
+                assert_eq!(lab::look_at(&image, &place), Card::Complete);
+                assert!(early > 3, "killed too early for its place: {place}");
+                return;
+            }
+            code => panic!("{place}: {code:?}: {made:?}\n{}", daemon.log()),
+        }
+    }
+}

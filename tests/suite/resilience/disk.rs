@@ -175,3 +175,52 @@ fn a_hung_disk_does_not_hold_the_daemon() {
     disk.order("fsfreeze -u \"$1\"");
     assert!(daemon.wait(Duration::from_secs(10)).unwrap().success(), "{}", daemon.log());
 }
+
+/// A daemon on an ordinary folder, with images cached elsewhere.
+fn on_a_folder(outage: &Outage) -> Daemon {
+    let daemon = lab::site("");
+    let config = lab::configuration(&outage.config()).replace("card: {", "card: { cache_dir: \"@DIR@/images\",");
+    daemon.configure(&config).unwrap();
+    daemon
+}
+
+#[test]
+fn a_state_directory_that_is_renamed_or_removed_is_said_and_loses_no_fact() {
+    let outage = Outage::new(600.0);
+    let mut daemon = on_a_folder(&outage);
+    daemon.start().unwrap();
+    daemon.until(Duration::from_secs(10), &["ups"], |ups| ups["domains"][0]["verdict"] == "online").unwrap();
+    let (state, away) = (daemon.path("state"), daemon.path("away"));
+    let before = last_seq(&daemon);
+    std::fs::rename(&state, &away).unwrap();
+    assert_an_outage_is_seen(&daemon, &outage);
+    let said = problems(&daemon);
+    assert!(said.contains("renamed, removed or replaced while metisd runs") && said.contains("put it back"), "{said}");
+    assert_a_burn_is_refused(&daemon, "renamed, removed or replaced");
+    // Somebody else's directory at its place is not taken for it.
+    std::fs::create_dir(&state).unwrap();
+    std::fs::write(state.join("journal.db"), "").unwrap();
+    std::fs::write(state.join("journal.db-wal"), "another's").unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(problems(&daemon).contains("renamed, removed or replaced"));
+    std::fs::rename(&state, daemon.path("other")).unwrap();
+    std::fs::rename(&away, &state).unwrap();
+    assert_restored_by_itself(&daemon, before);
+
+    std::fs::remove_dir_all(&state).unwrap();
+    assert_an_outage_is_seen(&daemon, &outage);
+    assert!(problems(&daemon).contains("renamed, removed or replaced"));
+    std::fs::rename(daemon.path("other"), &state).unwrap();
+    daemon.stop().unwrap();
+    assert_eq!(std::fs::read(state.join("journal.db-wal")).unwrap(), b"another's", "the end of a daemon touched another's journal");
+    std::fs::remove_dir_all(&state).unwrap();
+
+    // Begun anew with what the spill file kept.
+    daemon.start().unwrap();
+    assert_eq!(problems(&daemon), "");
+    let kinds: Vec<_> = lab::facts_now(&daemon).into_iter().map(|fact| fact.kind).collect();
+    for kind in ["journal.degraded", "trigger.decided", "trigger.cleared", "journal.restored"] {
+        assert!(kinds.iter().any(|found| found == kind), "{kind}: {kinds:?}");
+    }
+    daemon.stop().unwrap();
+}
