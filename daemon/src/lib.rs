@@ -4,6 +4,7 @@
 pub mod api;
 pub mod app;
 pub mod card;
+pub mod cluster;
 pub mod config;
 pub mod control;
 pub mod host;

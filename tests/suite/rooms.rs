@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("site", &[]),
     // The rooms' validated settings.
-    ("config", &["api", "card", "power"]),
+    ("config", &["api", "card", "cluster", "host", "power"]),
     ("control", &["journal", "runbook", "power", "report"]),
+    // Plans are values of `runbook`; rules and adapters are its own.
+    ("cluster", &["runbook"]),
     ("journal", &[]),
     ("runbook", &[]),
     ("power", &[]),
@@ -20,7 +22,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("report", &["runbook"]),
     // Plain values of power and card become messages here; the journal is read.
     ("api", &["control", "journal", "runbook", "power", "card"]),
-    ("sim", &[]),
+    // The ports of these rooms, and what their verbs take and give.
+    ("sim", &["cluster", "host", "power"]),
 ];
 
 fn source_root() -> PathBuf {

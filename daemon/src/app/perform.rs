@@ -66,6 +66,7 @@ async fn perform(job: Job, world: Arc<World>, handle: Handle) -> StepResult {
         (Step::PrepareCard { .. } | Step::WriteCard { .. } | Step::StreamImage { .. }, Mode::Probe) => {
             StepResult::CannotTell { detail: format!("{} leaves nothing that could be looked at", job.action.kind()) }
         }
+        (action, _) => permanent(format!("no run of this metis does {}", action.kind())),
     }
 }
 

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::site::{
-    ClassName, Inventory, JournaldSettings, K3sSettings, MergedNode, NetworkSettings, NodeName, NodeSettings, SshSettings, SshUser,
+    ClassName, HostSettings, Inventory, JournaldSettings, K3sSettings, MergedNode, NetworkSettings, NodeName, NodeSettings, SshSettings,
+    SshUser,
 };
 
 /// Why a node cannot be merged.
@@ -106,6 +107,22 @@ fn overlay(base: &NodeSettings, over: &NodeSettings) -> NodeSettings {
         journald: journald(&base.journald, &over.journald),
         hosts: map(&base.hosts, &over.hosts),
         seed: either(base.seed.as_ref(), over.seed.as_ref()),
+        host: host(&base.host, &over.host),
+    }
+}
+
+fn host(base: &HostSettings, over: &HostSettings) -> HostSettings {
+    HostSettings {
+        access: either(base.access.as_ref(), over.access.as_ref()),
+        address: either(base.address.as_ref(), over.address.as_ref()),
+        port: either(base.port.as_ref(), over.port.as_ref()),
+        user: either(base.user.as_ref(), over.user.as_ref()),
+        key: either(base.key.as_ref(), over.key.as_ref()),
+        host_keys: either(base.host_keys.as_ref(), over.host_keys.as_ref()),
+        sudo: either(base.sudo.as_ref(), over.sudo.as_ref()),
+        returns: either(base.returns.as_ref(), over.returns.as_ref()),
+        node_name: either(base.node_name.as_ref(), over.node_name.as_ref()),
+        managed: either(base.managed.as_ref(), over.managed.as_ref()),
     }
 }
 
@@ -238,6 +255,7 @@ mod tests {
             journald,
             hosts,
             seed,
+            host: HostSettings::default(),
         })
     }
 

@@ -126,7 +126,7 @@ pub fn plan(order: &CardOrder, target: &Target) -> Runbook<Step> {
         refusals.push(Guard { name: "image.none".to_owned(), message, waiver: None });
         Vec::new()
     };
-    Runbook { kind: kind.to_owned(), title, phases, warnings, refusals }
+    Runbook { warnings, refusals, ..Runbook::new(kind, title, phases) }
 }
 
 fn fetch(image: &ImageRef, cached: Option<u64>) -> PlannedStep<Step> {

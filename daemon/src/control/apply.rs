@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Belief, Fact, Life, RUNS_KEPT, RunRecord, SettingsState, Stamp, State, TriggerRecord};
-use crate::runbook::{Hold, Run, Status};
+use crate::runbook::{Hold, Run, Runbook, Status};
 use crate::site::RunId;
 
 /// Folds one fact in. A fact of a run that is not kept changes nothing but the counters.
@@ -56,7 +56,7 @@ fn apply_to_runs(state: &mut State, id: &RunId, fact: &Fact, stamp: &Stamp) {
             state.run_numbers = state.run_numbers.saturating_add(1).max(number(id));
             state.runs.push_back(Arc::new(RunRecord {
                 id: id.clone(),
-                run: Run::new(runbook.clone()),
+                run: Run::new(Runbook::clone(runbook)),
                 requester: requester.clone(),
                 settings: settings.clone(),
                 boot_id: boot_id.clone(),

@@ -1,12 +1,13 @@
 //! What is true because it happened. The only thing that is stored.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::journal::Record;
 use crate::runbook::{Mode, Outcome, Runbook, Status};
-use crate::site::{BootId, DomainName, Now, OnTrigger, RunId, SettingsDigest, Step, StepId, UpsName, Verdict};
+use crate::site::{BootId, Cause, Claim, DomainName, Now, ObjectRef, OnTrigger, RunId, SettingsDigest, Step, StepId, UpsName, Verdict};
 
 /// A fact and the moment at which it was recorded.
 #[derive(Debug, Clone, PartialEq)]
@@ -130,13 +131,65 @@ pub enum Fact {
         /// Its id.
         run: RunId,
         /// Its plan.
-        runbook: Runbook<Step>,
+        runbook: Box<Runbook<Step>>,
         /// Who asked, for people.
         requester: String,
         /// The settings it is pinned to.
         settings: SettingsDigest,
         /// The boot it belongs to.
         boot_id: BootId,
+        /// Why it was begun.
+        #[serde(default)]
+        cause: Cause,
+        /// Boot time at which it has to have ended.
+        #[serde(default)]
+        deadline: Option<Duration>,
+    },
+    /// The time that is left was shared out anew.
+    LimitsCut {
+        /// Of this run.
+        run: RunId,
+        /// Boot time at which it has to have ended.
+        deadline: Duration,
+        /// How long each step that has not ended may take.
+        limits: BTreeMap<StepId, Duration>,
+    },
+    /// A step is about to change these objects, which were not so before.
+    Claimed {
+        /// Of this run.
+        run: RunId,
+        /// Which.
+        step: StepId,
+        /// Each.
+        claims: Vec<Claim>,
+    },
+    /// Changes were undone, or are somebody else's now.
+    Released {
+        /// By this run.
+        run: RunId,
+        /// On these objects.
+        objects: Vec<ObjectRef>,
+        /// Why.
+        because: String,
+    },
+    /// What was seen of the cluster before anything was changed.
+    Collected {
+        /// By this run.
+        run: RunId,
+        /// SHA-256 of the blob in the journal's store.
+        blob: String,
+    },
+    /// From now on a trigger is acted upon.
+    Armed {
+        /// Who, for people.
+        requester: String,
+        /// How.
+        mode: OnTrigger,
+    },
+    /// From now on a trigger is only recorded.
+    Disarmed {
+        /// Who, for people.
+        requester: String,
     },
     /// Nothing new of the run is started for now.
     RunHeld {
@@ -275,6 +328,12 @@ const KINDS: &[&str] = &[
     "trigger.decided",
     "trigger.cleared",
     "run.admitted",
+    "run.limits-cut",
+    "run.claimed",
+    "run.released-claims",
+    "run.collected",
+    "daemon.armed",
+    "daemon.disarmed",
     "run.held",
     "run.released",
     "step.started",
@@ -308,6 +367,12 @@ impl Fact {
             Self::TriggerDecided { .. } => "trigger.decided",
             Self::TriggerCleared { .. } => "trigger.cleared",
             Self::RunAdmitted { .. } => "run.admitted",
+            Self::LimitsCut { .. } => "run.limits-cut",
+            Self::Claimed { .. } => "run.claimed",
+            Self::Released { .. } => "run.released-claims",
+            Self::Collected { .. } => "run.collected",
+            Self::Armed { .. } => "daemon.armed",
+            Self::Disarmed { .. } => "daemon.disarmed",
             Self::RunHeld { .. } => "run.held",
             Self::RunReleased { .. } => "run.released",
             Self::StepStarted { .. } => "step.started",
@@ -328,6 +393,10 @@ impl Fact {
     pub fn run(&self) -> Option<&RunId> {
         match self {
             Self::RunAdmitted { run, .. }
+            | Self::LimitsCut { run, .. }
+            | Self::Claimed { run, .. }
+            | Self::Released { run, .. }
+            | Self::Collected { run, .. }
             | Self::RunHeld { run, .. }
             | Self::RunReleased { run }
             | Self::StepStarted { run, .. }
@@ -348,6 +417,8 @@ impl Fact {
             | Self::TriggerDecided { .. }
             | Self::TriggerCleared { .. }
             | Self::CallAudited { .. }
+            | Self::Armed { .. }
+            | Self::Disarmed { .. }
             | Self::JournalDegraded { .. }
             | Self::JournalRestored
             | Self::ClockJumped { .. } => None,

@@ -76,7 +76,7 @@ pub(super) fn left_behind(record: &RunRecord) -> Option<String> {
                 Status::Done => format!("{target} is complete"),
                 _ => format!("{target} is not to be used (its partition table is written last): make it again"),
             }),
-            Step::FetchImage { .. } | Step::PrepareCard { .. } => None,
+            _ => None,
         }
     })
 }

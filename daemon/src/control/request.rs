@@ -5,7 +5,7 @@ use super::recover::left_behind;
 use super::takeover::{IMAGES_AT_ONCE, Kind, OnStop, Takeover, clash, needs_journal, on_stop, takeover};
 use super::{Fact, Reply, RunRecord, State};
 use crate::runbook::{Runbook, Status};
-use crate::site::{Guard, RunId, SettingsDigest, Step};
+use crate::site::{Cause, Guard, RunId, SettingsDigest, Step};
 
 /// Admits a plan, or says everything that stands in its way.
 pub(super) fn admit(draft: &mut Draft<'_>, requester: &str, book: &Runbook<Step>) -> Reply {
@@ -35,8 +35,8 @@ pub(super) fn admit(draft: &mut Draft<'_>, requester: &str, book: &Runbook<Step>
         draft.add(Fact::CancelRequested { run: other, because: format!("pre-empted by {run}") });
     }
     let settings = draft.state.settings.as_ref().map_or_else(|| SettingsDigest::new(""), |settings| settings.adopted.digest.clone());
-    let (runbook, requester, boot_id) = (book.clone(), requester.to_owned(), draft.now.boot_id.clone());
-    draft.add(Fact::RunAdmitted { run: run.clone(), runbook, requester, settings, boot_id });
+    let (runbook, requester, boot_id) = (Box::new(book.clone()), requester.to_owned(), draft.now.boot_id.clone());
+    draft.add(Fact::RunAdmitted { run: run.clone(), runbook, requester, settings, boot_id, cause: Cause::Person, deadline: None });
     Reply::Admitted { run }
 }
 

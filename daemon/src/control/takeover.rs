@@ -119,6 +119,6 @@ pub fn clash(one: &Runbook<Step>, other: &Runbook<Step>) -> bool {
 fn devices(book: &Runbook<Step>) -> impl Iterator<Item = (&std::path::Path, u64)> {
     book.steps().filter_map(|step| match &step.action {
         Step::WriteCard { device, diskseq, .. } => Some((device.as_path(), *diskseq)),
-        Step::FetchImage { .. } | Step::PrepareCard { .. } | Step::StreamImage { .. } => None,
+        _ => None,
     })
 }

@@ -4,7 +4,7 @@ use tracing::Level;
 
 use super::{Fact, Told};
 use crate::runbook::{Mode, Outcome, Status};
-use crate::site::{OnTrigger, Verdict};
+use crate::site::{Change, OnTrigger, Verdict};
 
 /// MESSAGE_ID of the report of a run that has ended.
 pub const RUN_REPORT: &str = "93d6b0f4a7e8412f8c50e1d92b6a7f3c";
@@ -33,6 +33,14 @@ impl Fact {
             Self::TriggerDecided { domain, because, .. } => format!("power domain {domain} is about to lose power: {because}"),
             Self::TriggerCleared { domain, because } => format!("power domain {domain}: trigger cleared: {because}"),
             Self::RunAdmitted { runbook, requester, .. } => format!("{}, asked for by {requester}", runbook.title),
+            Self::LimitsCut { limits, .. } => format!("the time that is left was shared out anew among {} steps", limits.len()),
+            Self::Claimed { claims, .. } => {
+                format!("about to change {}", join(claims.iter().map(|claim| format!("{} ({})", claim.object, change(claim.change)))))
+            }
+            Self::Released { objects, because, .. } => format!("{because}: {}", join(objects.iter().map(ToString::to_string))),
+            Self::Collected { blob, .. } => format!("state of the cluster recorded as blob {}", short(blob)),
+            Self::Armed { requester, mode } => format!("armed by {requester}: a trigger leads to {}", on_trigger(*mode)),
+            Self::Disarmed { requester } => format!("disarmed by {requester}: a trigger is only recorded"),
             Self::RunHeld { because, .. } => format!("nothing new is started {because}"),
             Self::RunReleased { .. } => "goes on".to_owned(),
             Self::StepStarted { mode, attempt, .. } => started(*mode, *attempt),
@@ -68,6 +76,27 @@ impl Fact {
             Self::FsdLatched { .. } => Some("46e8a3c5d7f94b10ae62c1f80d9b5737"),
             _ => None,
         }
+    }
+}
+
+fn join(words: impl Iterator<Item = String>) -> String {
+    words.collect::<Vec<_>>().join(", ")
+}
+
+fn change(change: Change) -> &'static str {
+    match change {
+        Change::Suspended => "suspended",
+        Change::Cordoned => "cordoned",
+        Change::Stopped => "stopped",
+    }
+}
+
+/// The word of `power.on_trigger`.
+pub(super) fn on_trigger(mode: OnTrigger) -> &'static str {
+    match mode {
+        OnTrigger::Observe => "observe",
+        OnTrigger::ClusterOnly => "cluster-only",
+        OnTrigger::HostPoweroff => "host-poweroff",
     }
 }
 

@@ -4,6 +4,7 @@ pub mod budget;
 pub mod nut;
 mod observation;
 pub mod policy;
+pub mod port;
 mod reading;
 mod settings;
 

@@ -11,16 +11,11 @@ fn run() -> Run<Step> {
         let action = Step::StreamImage { target: "x.img".into() };
         PlannedStep { predicted: Duration::from_secs(30), ..PlannedStep::act(id, title, action, Duration::from_secs(60)) }
     };
-    Run::new(Runbook {
-        kind: "burn".into(),
-        title: "burn titan-13 to /dev/sdz".into(),
-        phases: vec![
-            Phase::serial("image", vec![step("image.fetch", "fetch the image")]),
-            Phase::serial("card", vec![step("card.prepare", "prepare the card"), step("card.write", "write the card")]),
-        ],
-        warnings: vec!["the card is small".into()],
-        refusals: Vec::new(),
-    })
+    let phases = vec![
+        Phase::serial("image", vec![step("image.fetch", "fetch the image")]),
+        Phase::serial("card", vec![step("card.prepare", "prepare the card"), step("card.write", "write the card")]),
+    ];
+    Run::new(Runbook { warnings: vec!["the card is small".into()], ..Runbook::new("burn", "burn titan-13 to /dev/sdz", phases) })
 }
 
 fn walk(run: &mut Run<Step>, step: &str, attempt: u32, from: i64, to: i64, status: Status, detail: &str) {

@@ -13,6 +13,6 @@ mod types;
 
 pub use cut::cut;
 pub use next::{ABORT_GRACE, Order, next};
-pub use run::{Hold, Run, StepState};
+pub use run::{Hold, MILESTONES_KEPT, Run, StepState};
 pub use settle::{resume, settle};
 pub use types::{Form, Limit, Mode, OnFailure, Outcome, Phase, PlannedStep, Replay, Retry, Runbook, Status, StepResult};

@@ -24,6 +24,9 @@ pub struct Run<S> {
     pub hold: Option<Hold>,
     /// Set once it has ended.
     pub outcome: Option<Outcome>,
+    /// Boot time at which it has to have ended; [`super::cut()`] keeps it.
+    #[serde(default)]
+    pub deadline: Option<Duration>,
 }
 
 /// Nothing new is started; what runs goes on.
@@ -58,7 +61,13 @@ pub struct StepState {
     pub ended: Option<Timestamp>,
     /// The newest message of it, for people.
     pub detail: String,
+    /// What was worth telling while it ran, oldest first; at most [`MILESTONES_KEPT`].
+    #[serde(default)]
+    pub milestones: Vec<String>,
 }
+
+/// Milestones of a step that are kept.
+pub const MILESTONES_KEPT: usize = 64;
 
 impl Default for StepState {
     fn default() -> Self {
@@ -74,6 +83,7 @@ impl Default for StepState {
             started: None,
             ended: None,
             detail: String::new(),
+            milestones: Vec::new(),
         }
     }
 }
@@ -82,7 +92,7 @@ impl<S> Run<S> {
     /// A run of that plan, nothing begun. Of two steps with one id only the first is ever performed.
     pub fn new(book: Runbook<S>) -> Self {
         let states = book.steps().map(|step| (step.id.clone(), StepState::default())).collect();
-        Self { book, states, limits: BTreeMap::new(), cancel: None, hold: None, outcome: None }
+        Self { book, states, limits: BTreeMap::new(), cancel: None, hold: None, outcome: None, deadline: None }
     }
 
     /// The state of a step.
@@ -157,6 +167,9 @@ impl<S> Run<S> {
     pub fn milestone(&mut self, step: &StepId, message: &str) {
         if let Some(state) = self.states.get_mut(step) {
             message.clone_into(&mut state.detail);
+            if state.milestones.len() < MILESTONES_KEPT {
+                state.milestones.push(message.to_owned());
+            }
         }
     }
 

@@ -23,7 +23,7 @@ fn step(id: &str) -> PlannedStep<u8> {
 
 fn plan(phases: Vec<(u32, Vec<PlannedStep<u8>>)>) -> Run<u8> {
     let phases = phases.into_iter().map(|(concurrency, steps)| Phase { name: "p".into(), concurrency, steps }).collect();
-    Run::new(Runbook { kind: "k".into(), title: "t".into(), phases, warnings: Vec::new(), refusals: Vec::new() })
+    Run::new(Runbook::new("k", "t", phases))
 }
 
 fn gate(id: &str, patience: u64, every: u64, remedies: Vec<u8>) -> PlannedStep<u8> {

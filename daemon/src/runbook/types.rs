@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::ABORT_GRACE;
 use crate::site::{Guard, StepId};
 
 /// A plan: what a dry run prints, a rehearsal simulates and an execution performs.
@@ -19,12 +20,36 @@ pub struct Runbook<S> {
     pub warnings: Vec<String>,
     /// Guards that refuse the execution, all of them at once.
     pub refusals: Vec<Guard>,
+    /// What undoes it where it is cancelled before a step that [commits](PlannedStep::commits) has begun; phases, one after the other.
+    #[serde(default = "Vec::new")]
+    pub unwind: Vec<Phase<S>>,
+    /// How long an attempt that was told to end is waited for.
+    #[serde(default = "default_grace")]
+    pub abort_grace: Duration,
+}
+
+/// Runs of before it could be chosen.
+fn default_grace() -> Duration {
+    ABORT_GRACE
 }
 
 impl<S> Runbook<S> {
-    /// All steps in order.
+    /// A plan that nothing is to be undone of.
+    pub fn new(kind: impl Into<String>, title: impl Into<String>, phases: Vec<Phase<S>>) -> Self {
+        Self {
+            kind: kind.into(),
+            title: title.into(),
+            phases,
+            warnings: Vec::new(),
+            refusals: Vec::new(),
+            unwind: Vec::new(),
+            abort_grace: ABORT_GRACE,
+        }
+    }
+
+    /// All steps in order, those that undo it last.
     pub fn steps(&self) -> impl Iterator<Item = &PlannedStep<S>> {
-        self.phases.iter().flat_map(|phase| phase.steps.iter())
+        self.phases.iter().chain(&self.unwind).flat_map(|phase| phase.steps.iter())
     }
 
     /// The step of that name.
@@ -95,6 +120,9 @@ pub struct PlannedStep<S> {
     pub by_hand: String,
     /// How often it is tried.
     pub retry: Retry,
+    /// Point of no return: once it has begun the run is not undone any more, it goes on to its end.
+    #[serde(default)]
+    pub commits: bool,
 }
 
 impl<S> PlannedStep<S> {
@@ -111,6 +139,7 @@ impl<S> PlannedStep<S> {
             replay: Replay::Idempotent,
             by_hand: String::new(),
             retry: Retry::ONCE,
+            commits: false,
         }
     }
 }

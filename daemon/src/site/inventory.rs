@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ClassName, NodeName, SecretRef};
+use super::{ClassName, HostSettings, NodeName, SecretRef};
 
 /// `/etc/metis/inventory.yaml`, validated.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -79,6 +79,8 @@ pub struct NodeSettings {
     pub hosts: BTreeMap<IpAddr, Vec<String>>,
     /// Where the NoCloud seed goes.
     pub seed: Option<SeedPlace>,
+    /// How metis reaches the running host, and how it comes back.
+    pub host: HostSettings,
 }
 
 /// Static address of the node.

@@ -1,6 +1,9 @@
 //! Nouns that every room shares: pure data, no effects, no imports from other rooms.
 
+mod cause;
+mod claim;
 mod guard;
+mod host;
 mod ids;
 mod inventory;
 mod now;
@@ -8,7 +11,10 @@ mod power;
 mod secret;
 pub mod step;
 
+pub use cause::{Cause, Learned};
+pub use claim::{Change, Claim, Mark, ObjectRef};
 pub use guard::{Guard, Progress};
+pub use host::{Access, Host, HostSettings, Returns, Topology};
 pub use ids::{BootId, ClassName, DomainName, NodeName, RunId, SettingsDigest, StepId, UpsName};
 pub use inventory::{
     Arch, Class, HostKeyAlgorithm, ImageRef, Inventory, JournaldSettings, K3sRole, K3sSettings, MergedNode, NetworkRenderer,

@@ -1,10 +1,12 @@
 //! The plain enum of everything that metis can do. `app::perform` is its one interpreter.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ImageRef, NodeName};
+use super::{ImageRef, NodeName, UpsName};
 
 /// One effect on the world. A step names what to do; secrets and bulk data are looked up when it is performed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,6 +40,91 @@ pub enum Step {
         /// Where the caller writes it to, for the record.
         target: String,
     },
+    /// Looks at the cluster and records what is about to change: suspended objects, cordons, replica counts, volumes.
+    Collect,
+    /// Suspends Kustomizations (root first), then HelmReleases, those only that are not suspended already.
+    SuspendFlux,
+    /// Unwinds [`Step::SuspendFlux`]: resumes what this run suspended (root last).
+    ResumeFlux,
+    /// `k3s etcd-snapshot save` on a server, then prunes older on-demand snapshots (k3s docs).
+    SnapshotEtcd {
+        /// The server.
+        node: NodeName,
+        /// Name of the snapshot.
+        name: String,
+        /// So many on-demand snapshots are kept.
+        keep: u32,
+    },
+    /// Runs the configured dump command of an external datastore.
+    DumpDatastore {
+        /// The host on which it runs.
+        node: NodeName,
+        /// The command, for `sh -c`.
+        command: String,
+    },
+    /// Cordons a worker on lease and evicts its pods by the ladder; see `cluster::drain`.
+    Drain {
+        /// The worker.
+        node: NodeName,
+        /// Cordons only; pods stay.
+        cordon_only: bool,
+    },
+    /// Unwinds [`Step::Drain`]: clears the cordon where this run placed it.
+    Uncordon {
+        /// The worker.
+        node: NodeName,
+    },
+    /// Gate: no volume is attached to any of these nodes.
+    AwaitDetach {
+        /// The nodes.
+        nodes: BTreeSet<NodeName>,
+    },
+    /// Stops k3s' unit on a host.
+    StopK3s {
+        /// The host.
+        node: NodeName,
+        /// Server or agent.
+        role: super::K3sRole,
+    },
+    /// Unwinds [`Step::StopK3s`] of an agent: starts its unit where this run stopped it.
+    StartK3s {
+        /// The host.
+        node: NodeName,
+        /// Server or agent.
+        role: super::K3sRole,
+    },
+    /// Ends what k3s left running (`k3s-killall.sh`) and writes caches to disk (sync(1)).
+    EndLeftovers {
+        /// The host.
+        node: NodeName,
+    },
+    /// Sets FSD on a UPS, so that upsmon's secondaries shut down (upsmon(8)).
+    SetFsd {
+        /// The UPS.
+        ups: UpsName,
+    },
+    /// Gate: no secondary is logged in to the UPS any more (`GET NUMLOGINS`).
+    AwaitSecondaries {
+        /// The UPS.
+        ups: UpsName,
+    },
+    /// Powers a host off.
+    PowerOff {
+        /// The host.
+        node: NodeName,
+    },
+    /// Leaves word for the shutdown hook that the UPSes shall cut and restore their outlets once this host has halted.
+    CutOutlets {
+        /// UPSes plugged into this host.
+        upses: BTreeSet<UpsName>,
+    },
+    /// Records the run as complete, then powers this host off.
+    PowerOffThisHost {
+        /// This host.
+        node: NodeName,
+        /// logind is given so long until it acts (`ScheduleShutdown`).
+        delay: Duration,
+    },
 }
 
 impl Step {
@@ -48,6 +135,22 @@ impl Step {
             Self::PrepareCard { .. } => "card.prepare",
             Self::WriteCard { .. } => "card.write",
             Self::StreamImage { .. } => "image.stream",
+            Self::Collect => "cluster.collect",
+            Self::SuspendFlux => "flux.suspend",
+            Self::ResumeFlux => "flux.resume",
+            Self::SnapshotEtcd { .. } => "etcd.snapshot",
+            Self::DumpDatastore { .. } => "datastore.dump",
+            Self::Drain { .. } => "node.drain",
+            Self::Uncordon { .. } => "node.uncordon",
+            Self::AwaitDetach { .. } => "volumes.detached",
+            Self::StopK3s { .. } => "k3s.stop",
+            Self::StartK3s { .. } => "k3s.start",
+            Self::EndLeftovers { .. } => "k3s.killall",
+            Self::SetFsd { .. } => "ups.fsd",
+            Self::AwaitSecondaries { .. } => "ups.secondaries",
+            Self::PowerOff { .. } => "host.poweroff",
+            Self::CutOutlets { .. } => "ups.cut-outlets",
+            Self::PowerOffThisHost { .. } => "host.poweroff-self",
         }
     }
 }

@@ -46,13 +46,7 @@ pub(super) fn burn(device: &str, diskseq: u64) -> Runbook<Step> {
 }
 
 pub(super) fn book(kind: &str, steps: Vec<PlannedStep<Step>>) -> Runbook<Step> {
-    Runbook {
-        kind: kind.into(),
-        title: format!("{kind} titan-13"),
-        phases: vec![Phase::serial("card", steps)],
-        warnings: Vec::new(),
-        refusals: Vec::new(),
-    }
+    Runbook::new(kind, format!("{kind} titan-13"), vec![Phase::serial("card", steps)])
 }
 
 /// A plan of one step that does nothing of note.

@@ -12,8 +12,8 @@ use super::super::overlay::{Overlay, Window};
 use super::super::tree::{Put, Tree as _};
 use super::super::{InjectError, ResolvedSecret, Secrets};
 use crate::site::{
-    Arch, HostKeyAlgorithm, JournaldSettings, K3sRole, K3sSettings, MergedNode, NetworkRenderer, NetworkSettings, NodeSettings, Secret,
-    SecretRef, SeedPlace, SshSettings, SshUser,
+    Arch, HostKeyAlgorithm, HostSettings, JournaldSettings, K3sRole, K3sSettings, MergedNode, NetworkRenderer, NetworkSettings,
+    NodeSettings, Secret, SecretRef, SeedPlace, SshSettings, SshUser,
 };
 
 pub const MIB: u64 = 1 << 20;
@@ -199,7 +199,7 @@ pub fn node() -> MergedNode {
         class: "rpi4".into(),
         arch: Arch::Arm64,
         image: None,
-        settings: NodeSettings { network, ssh, k3s, journald, hosts, seed: Some(SeedPlace::Auto) },
+        settings: NodeSettings { network, ssh, k3s, journald, hosts, seed: Some(SeedPlace::Auto), host: HostSettings::default() },
     }
 }
 

@@ -1,0 +1,124 @@
+//! What metis does to the cluster; the second implementation is `sim`.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::site::{Mark, ObjectRef};
+
+/// The cluster. Every call ends within the time it is given, whatever the API server does.
+#[tonic::async_trait]
+pub trait Cluster: Send + Sync {
+    /// What a shutdown or start-up has to know.
+    async fn collect(&self, within: Duration) -> Result<Facts, ClusterError>;
+
+    /// Suspends (with our mark) or resumes (removing it) a Flux object.
+    async fn set_suspended(&self, object: &ObjectRef, mark: Option<&Mark>, within: Duration) -> Result<(), ClusterError>;
+
+    /// Cordons a node (with our mark) or clears its cordon (removing it).
+    async fn set_cordoned(&self, node: &str, mark: Option<&Mark>, within: Duration) -> Result<(), ClusterError>;
+
+    /// Evicts a node's pods until `deadline`, which may come nearer meanwhile; `tell` hears of every rung that is taken.
+    async fn drain(
+        &self,
+        order: &DrainOrder,
+        deadline: watch::Receiver<Instant>,
+        tell: &(dyn Fn(String) + Send + Sync),
+    ) -> Result<Drained, ClusterError>;
+
+    /// Volumes that are attached to these nodes.
+    async fn attached(&self, nodes: &BTreeSet<String>, within: Duration) -> Result<Vec<AttachedVolume>, ClusterError>;
+}
+
+/// What was seen of the cluster.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Facts {
+    /// Nodes.
+    pub nodes: Vec<NodeFacts>,
+    /// Kustomizations in the order in which they are suspended (a parent before its children), then HelmReleases.
+    pub flux: Vec<FluxObject>,
+    /// Replicas wanted, by Deployment and StatefulSet.
+    pub replicas: Vec<(ObjectRef, i32)>,
+    /// Volumes that are attached.
+    pub volumes: Vec<AttachedVolume>,
+    /// Longhorn volumes all of whose healthy replicas are on one set of nodes: volume → nodes with replicas.
+    pub replica_nodes: Vec<(String, BTreeSet<String>)>,
+    /// What could not be seen, each with the reason.
+    pub unseen: Vec<String>,
+}
+
+/// A node as seen.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct NodeFacts {
+    /// Its name.
+    pub name: String,
+    /// Its Ready condition is True and its Lease is fresh.
+    pub ready: bool,
+    /// Cordoned.
+    pub unschedulable: bool,
+    /// Our mark, where it carries one.
+    pub mark: Option<Mark>,
+    /// `status.nodeInfo.bootID`.
+    pub boot_id: String,
+    /// Pods that a drain would evict.
+    pub evictable: u32,
+}
+
+/// A Kustomization or HelmRelease as seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FluxObject {
+    /// Which.
+    pub object: ObjectRef,
+    /// `spec.suspend`.
+    pub suspended: bool,
+    /// Our mark, where it carries one.
+    pub mark: Option<Mark>,
+}
+
+/// A volume that is attached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachedVolume {
+    /// Its name.
+    pub name: String,
+    /// To this node.
+    pub node: String,
+    /// What holds it: a VolumeAttachment, or the types of Longhorn's attachment tickets.
+    pub held_by: String,
+}
+
+/// A drain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DrainOrder {
+    /// The node; it is cordoned already.
+    pub node: String,
+    /// Nodes that are being drained at the same time, this one included: no PDB can be met by moving a pod to one of them.
+    pub beside: BTreeSet<String>,
+}
+
+/// How a drain ended: all pods that had to go are gone.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Drained {
+    /// Pods that went.
+    pub gone: u32,
+    /// Rungs that were taken beyond the first, each with the pods it was taken for.
+    pub rungs: Vec<String>,
+    /// Pods that were still there when the time was up (`namespace/name`, why).
+    pub left: Vec<String>,
+}
+
+/// Why the cluster did not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClusterError {
+    /// No API server answered in time: down, hung, or answering nothing but 5xx and 429.
+    #[error("{0}")]
+    Unreachable(String),
+    /// It refused: rights, admission, conflict that stays.
+    #[error("{0}")]
+    Refused(String),
+    /// The object is not there.
+    #[error("{0}")]
+    Gone(String),
+}

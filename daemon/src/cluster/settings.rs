@@ -1,0 +1,106 @@
+//! Sections `cluster` and `shutdown` of the configuration, validated.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::site::{NodeName, SecretRef};
+
+/// Section `cluster`; a site without a cluster is valid (`kubeconfig` absent): there only hosts are stopped.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Settings {
+    /// `cluster.kubeconfig`: how the API server is reached and who we are.
+    pub kubeconfig: Option<SecretRef>,
+    /// `cluster.endpoints`: URLs of API servers, tried in turn; empty: the one of the kubeconfig.
+    pub endpoints: Vec<String>,
+    /// `cluster.ca_file`: PEM of the API servers' CA, where the kubeconfig does not carry it.
+    pub ca_file: Option<PathBuf>,
+    /// `cluster.call_timeout`: deadline of every call.
+    pub call_timeout: Duration,
+    /// `cluster.datastore`.
+    pub datastore: Datastore,
+    /// `cluster.cordon_lease`: how long a cordon of ours lasts.
+    pub cordon_lease: Duration,
+    /// Section `shutdown`.
+    pub shutdown: ShutdownSettings,
+}
+
+/// Where k3s keeps the cluster's state (k3s docs: datastore).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Datastore {
+    /// Embedded etcd on the servers; a snapshot is taken before they stop.
+    EmbeddedEtcd {
+        /// So many on-demand snapshots are kept.
+        keep: u32,
+    },
+    /// `datastore-endpoint`: a database on a host of the inventory, which goes off last and comes first.
+    External {
+        /// The host.
+        host: NodeName,
+        /// Dumps it, for `sh -c` on that host; absent: no dump.
+        dump: Option<String>,
+    },
+    /// SQLite on the only server.
+    Sqlite,
+}
+
+/// What a shutdown does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ShutdownMode {
+    /// Stops k3s on all hosts; hosts stay on.
+    #[default]
+    ClusterOnly,
+    /// Stops k3s, then powers the hosts off, this one last.
+    HostPoweroff,
+}
+
+impl ShutdownMode {
+    /// `cluster-only` or `host-poweroff`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ClusterOnly => "cluster-only",
+            Self::HostPoweroff => "host-poweroff",
+        }
+    }
+}
+
+/// Section `shutdown`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ShutdownSettings {
+    /// `shutdown.mode`: of a person's request that names none.
+    pub mode: ShutdownMode,
+    /// `shutdown.drain_timeout`: a worker's drain takes no longer.
+    pub drain_timeout: Duration,
+    /// `shutdown.emergency_drain_timeout`: nor, in an emergency, than this.
+    pub emergency_drain_timeout: Duration,
+    /// `shutdown.detach_timeout`: volumes are waited for no longer.
+    pub detach_timeout: Duration,
+    /// `shutdown.snapshot_timeout`: etcd snapshot or dump.
+    pub snapshot_timeout: Duration,
+    /// `shutdown.stop_timeout`: stopping k3s on a host, and ending what it left.
+    pub stop_timeout: Duration,
+    /// `shutdown.poweroff_timeout`: a host takes the order to power off.
+    pub poweroff_timeout: Duration,
+    /// `shutdown.secondaries_timeout`: upsmon's secondaries are waited for (HOSTSYNC of upsmon.conf(5) is 15 s).
+    pub secondaries_timeout: Duration,
+    /// `shutdown.protect`: pods that are never evicted, beside the storage plane.
+    pub protect: Vec<Protect>,
+    /// `shutdown.storage_plane`: pods that volumes need to detach; never evicted.
+    pub storage_plane: Vec<Protect>,
+    /// `shutdown.hosts_at_once`: hosts that are worked on side by side.
+    pub hosts_at_once: u32,
+    /// `shutdown.require_ups_battery`: a person's request needs a UPS that was heard from.
+    pub require_ups_battery: bool,
+}
+
+/// Pods by namespace and labels.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Protect {
+    /// Namespace; absent: all.
+    pub namespace: Option<String>,
+    /// Equality selector `key=value,…`; empty: all pods.
+    pub selector: String,
+}
