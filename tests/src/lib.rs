@@ -2,6 +2,8 @@
 
 pub mod card;
 pub mod daemon;
+pub mod hosts;
+pub mod lab;
 pub mod loopdev;
 pub mod medium;
 pub mod nspawn;

@@ -295,7 +295,7 @@ fn a_host_whose_power_was_cut_boots_again_with_its_journal() {
     if !able("power cut") {
         return;
     }
-    let mut host = Host::boot("cut", &[], |root| install(root, "")).unwrap();
+    let host = Host::boot("cut", &[], |root| install(root, "")).unwrap();
     host.wait_for(10, "metisctl image --node pi-1 --output /root/x.img --execute").unwrap();
     let before = host.sh("metisctl run get last -o json").unwrap();
     let boot = host.sh("cat /proc/sys/kernel/random/boot_id").unwrap();

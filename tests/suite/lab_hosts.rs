@@ -1,0 +1,200 @@
+//! The laboratory's hosts do what real ones do.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test")]
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use metis_tests::hosts::{self, Hosts, Plan, Role, Sudo};
+use metis_tests::nspawn::{End, Event, State, Times};
+
+const BOOT_ID: &str = "cat /proc/sys/kernel/random/boot_id";
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Over SSH, what must succeed.
+fn ssh(site: &Hosts, role: Role, line: &str) -> String {
+    let out = site.ssh(role, line).unwrap();
+    assert!(out.status.success(), "{role:?} {line}: {}\n{}", out.status, text(&out.stderr));
+    text(&out.stdout).trim().to_owned()
+}
+
+#[test]
+fn six_hosts_and_everything_that_can_happen_to_one() {
+    if !hosts::available("six hosts") {
+        return;
+    }
+    let site = Plan::new(&Role::ALL).sudo(Role::Titan15, Sudo::Password).sudo(Role::Titan05, Sudo::Absent).start().unwrap();
+    let everyone = Role::ALL.map(|role| ssh(&site, role, "hostname"));
+    assert_eq!(everyone, ["titan-db", "titan-0a", "titan-13", "titan-15", "titan-05", "tethys"]);
+    names_sudo_and_logind(&site);
+    power_off_and_on(&site);
+    reboot(&site);
+    power_cut(&site);
+    cable(&site);
+    frozen_sshd(&site);
+}
+
+fn names_sudo_and_logind(site: &Hosts) {
+    assert_eq!(ssh(site, Role::Titan13, "getent hosts titan-24").split_whitespace().next(), Some("10.77.0.24"));
+    assert_eq!(ssh(site, Role::Titan13, "sudo -n id -u"), "0");
+    let refused = |role| {
+        let out = site.ssh(role, "sudo -n id -u").unwrap();
+        assert_eq!(out.status.code(), Some(1));
+        text(&out.stderr)
+    };
+    assert!(refused(Role::Titan15).contains("password is required"));
+    assert!(refused(Role::Titan05).contains("password is required"), "sudo does not tell who is not in sudoers");
+    assert!(ssh(site, Role::Titan13, "loginctl list-sessions --no-legend").contains("metis-op"));
+    let can = "busctl call org.freedesktop.login1 /org/freedesktop/login1 org.freedesktop.login1.Manager CanPowerOff";
+    assert_eq!(ssh(site, Role::Titan13, &format!("sudo {can}")), "s \"yes\"");
+    // One host reaches another, and every host has its own key.
+    ssh(site, Role::Tethys, "exec 3<>/dev/tcp/titan-13/2277; read -r line <&3; case $line in SSH-2.0*) ;; *) exit 1; esac");
+    assert_ne!(site.host_key(Role::Titan13).fingerprint, site.host_key(Role::Titan15).fingerprint);
+}
+
+fn power_off_and_on(site: &Hosts) {
+    let host = &site[Role::Titan13];
+    let times = Times { boot: Duration::from_secs(1), power_off: Duration::from_secs(2) };
+    host.set_times(times);
+    let before = ssh(site, Role::Titan13, BOOT_ID);
+    let gone = site.ssh(Role::Titan13, "sudo systemctl poweroff; sleep 60").unwrap();
+    assert_eq!(gone.status.code(), Some(255), "{}", text(&gone.stderr));
+    assert_eq!(host.wait_off(Duration::from_secs(30)).unwrap(), End::PoweredOff);
+    let (stopping, off) =
+        (site.when(Role::Titan13, &Event::Is(State::Stopping)), site.when(Role::Titan13, &Event::Is(State::Off(End::PoweredOff))));
+    assert!(off.unwrap() - stopping.unwrap() >= times.power_off);
+    // Not even its kernel answers.
+    assert!(site.banner(Role::Titan13).unwrap_err().to_string().contains("timed out"), "{:?}", site.banner(Role::Titan13));
+    let switched = Instant::now();
+    host.power_on().unwrap();
+    assert!(switched.elapsed() >= times.boot);
+    site.wait_ssh(Role::Titan13).unwrap();
+    assert_ne!(ssh(site, Role::Titan13, BOOT_ID), before);
+    ssh(site, Role::Titan13, "sudo journalctl -q -b -1 -u ssh | grep -q 'Server listening on 0.0.0.0 port 2277'");
+}
+
+fn reboot(site: &Hosts) {
+    let before = ssh(site, Role::Tethys, BOOT_ID);
+    let _ = site.ssh(Role::Tethys, "sudo systemctl reboot; sleep 60").unwrap();
+    let until = Instant::now() + Duration::from_secs(30);
+    while site.when(Role::Tethys, &Event::Rebooting).is_none() {
+        assert!(Instant::now() < until, "{:?}", site.history());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    site[Role::Tethys].wait_on().unwrap();
+    site.wait_ssh(Role::Tethys).unwrap();
+    assert_ne!(ssh(site, Role::Tethys, BOOT_ID), before);
+}
+
+fn power_cut(site: &Hosts) {
+    let host = &site[Role::Titan05];
+    host.sh("echo kept >/root/file; sync /root/file").unwrap();
+    let cut = Instant::now();
+    host.cut_power().unwrap();
+    assert!(cut.elapsed() < Duration::from_secs(5));
+    assert_eq!(host.state(), State::Off(End::PowerCut));
+    assert!(host.sh("true").unwrap_err().to_string().contains("off"));
+    host.power_on().unwrap();
+    assert_eq!(host.sh("cat /root/file").unwrap(), "kept\n");
+    site.wait_ssh(Role::Titan05).unwrap();
+}
+
+fn cable(site: &Hosts) {
+    let host = &site[Role::Titan15];
+    host.pull_cable().unwrap();
+    assert_eq!(site.ssh(Role::Titan15, "true").unwrap().status.code(), Some(255));
+    assert_eq!(host.state(), State::On);
+    host.plug_cable().unwrap();
+    site.wait_ssh(Role::Titan15).unwrap();
+}
+
+fn frozen_sshd(site: &Hosts) {
+    let host = &site[Role::Titan0a];
+    host.freeze_sshd().unwrap();
+    let error = site.banner(Role::Titan0a).unwrap_err();
+    assert!(error.to_string().contains("temporarily unavailable"), "connected, but nothing was said: {error:#}");
+    host.thaw_sshd().unwrap();
+    site.banner(Role::Titan0a).unwrap();
+}
+
+/// What of a laboratory with this in its name is still there.
+fn left(name: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        if text(&command).contains(name) {
+            found.push(text(&command).replace('\0', " "));
+        }
+    }
+    for tree in ["/var/tmp", "/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/run/netns"] {
+        let entries = std::fs::read_dir(tree).into_iter().flatten().flatten();
+        found.extend(entries.map(|entry| entry.path().display().to_string()).filter(|path| path.contains(name)));
+    }
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
+    found.extend(mounts.lines().filter(|line| line.contains(name)).map(str::to_owned));
+    found
+}
+
+#[test]
+fn nothing_is_left_behind() {
+    if !hosts::available("nothing is left behind") {
+        return;
+    }
+    let name = |site: &Hosts| site.lab().work().file_name().unwrap().to_str().unwrap().to_owned();
+    let site = Hosts::start(&[Role::Titan13]).unwrap();
+    let dropped = name(&site);
+    assert!(left(&dropped).len() > 3, "{:?}", left(&dropped));
+    drop(site);
+    assert_eq!(left(&dropped), Vec::<String>::new());
+
+    let panicked = std::thread::spawn(move || {
+        let site = Hosts::start(&[Role::Titan13]).unwrap();
+        std::panic::panic_any(name(&site));
+    });
+    let panicked = panicked.join().unwrap_err().downcast::<String>().unwrap();
+    assert_eq!(left(&panicked), Vec::<String>::new());
+}
+
+/// Started again by the next test, as a process that can be killed.
+#[test]
+#[ignore = "holds hosts until it is killed"]
+fn hold() {
+    let site = Hosts::start(&[Role::Titan13, Role::Titan15]).unwrap();
+    let mut program = site.lab().command("sleep").arg("1000").spawn().unwrap();
+    let place = std::env::var("METIS_LAB_HELD").unwrap();
+    let facts = format!("{}\n{}\n", site.lab().work().file_name().unwrap().to_str().unwrap(), program.id());
+    std::fs::write(format!("{place}.new"), facts).unwrap();
+    std::fs::rename(format!("{place}.new"), place).unwrap();
+    program.wait().unwrap();
+}
+
+#[test]
+fn a_test_that_is_killed_leaves_nothing() {
+    if !hosts::available("a test that is killed") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let held = dir.path().join("held");
+    let this = std::env::current_exe().unwrap();
+    let mut child = Command::new(this);
+    child.args(["--ignored", "--exact", "hold"]).env("METIS_LAB_HELD", &held).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = child.spawn().unwrap();
+    let until = Instant::now() + Duration::from_mins(2);
+    while !held.exists() {
+        assert!(child.try_wait().unwrap().is_none() && Instant::now() < until, "no hosts");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let facts = std::fs::read_to_string(&held).unwrap();
+    let (name, program) = facts.trim().split_once('\n').unwrap();
+    assert!(!left(name).is_empty() && Path::new("/proc").join(program).exists());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let until = Instant::now() + Duration::from_secs(20);
+    while !left(name).is_empty() || Path::new("/proc").join(program).exists() {
+        assert!(Instant::now() < until, "{:?}", left(name));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
