@@ -8,6 +8,8 @@ pub mod loopdev;
 pub mod medium;
 pub mod nspawn;
 pub mod nut;
+pub mod plane;
+pub mod process;
 pub mod qemu;
 pub mod require;
 pub mod site;

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use metis_tests::daemon::program;
 use metis_tests::loopdev::Loop;
-use metis_tests::nspawn::{Host, golden};
+use metis_tests::nspawn::Host;
 use metis_tests::site::TOKEN;
 use metis_tests::{require, site};
 use serde_json::Value;
@@ -243,7 +243,7 @@ fn callers(host: &Host, card: &str) {
 
 /// An independent client finds the services over the socket.
 fn reflection(host: &Host) {
-    let grpcurl = golden("grpcurl").unwrap();
+    let grpcurl = metis_tests::plane::tool("grpcurl").unwrap();
     // grpcurl 1.9 takes a bare path for host:port, even with -unix.
     let socket = format!("unix://{}", host.root().join("run/metis/metisd.sock").display());
     let ask = |arguments: &[&str]| {
