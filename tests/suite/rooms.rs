@@ -20,8 +20,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("card", &["runbook"]),
     ("secrets", &[]),
     ("report", &["runbook"]),
-    // Plain values of power and card become messages here; the journal is read.
-    ("api", &["control", "journal", "runbook", "power", "card"]),
+    // Plain values of power, card and cluster become messages here; the journal is read.
+    ("api", &["control", "journal", "runbook", "power", "card", "cluster"]),
     // The ports of these rooms, and what their verbs take and give.
     ("sim", &["cluster", "host", "power"]),
 ];

@@ -1,14 +1,17 @@
 //! What the API asks of the site besides the control loop's View. `app` answers with the real rooms.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use crate::card::device::Device;
 use crate::card::{Extent, InjectedFile};
+use crate::cluster::ShutdownMode;
 use crate::journal;
 use crate::runbook::Runbook;
-use crate::site::{Guard, MergedNode, NodeName, RunId, Step};
+use crate::site::{DomainName, Guard, MergedNode, NodeName, OnTrigger, RunId, Step, Topology};
 
 /// What a caller wants to have built.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,6 +52,53 @@ pub struct Planned {
     pub node: MergedNode,
     /// The device, where the card goes to one.
     pub device: Option<Device>,
+}
+
+/// A shutdown as a caller wants it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ShutdownQuestion {
+    /// What becomes of the hosts; `shutdown.mode` where absent.
+    pub mode: Option<ShutdownMode>,
+    /// For people.
+    pub reason: String,
+    /// Only what these domains feed; `None`: the whole site.
+    pub domains: Option<BTreeSet<DomainName>>,
+    /// Pods are not evicted; nodes are cordoned.
+    pub skip_drain: bool,
+    /// Neither snapshot nor dump.
+    pub skip_etcd_snapshot: bool,
+    /// `--drain-timeout`, else the setting.
+    pub drain_timeout: Option<Duration>,
+    /// `--emergency-drain-timeout`, else the setting.
+    pub emergency_drain_timeout: Option<Duration>,
+    /// A UPS must have been heard from; also where `shutdown.require_ups_battery` says so.
+    pub require_ups_battery: bool,
+    /// Which: a UPS as NUT names it, or the host of its upsd; `None`: any.
+    pub ups_host: Option<String>,
+    /// It will be executed: the cluster may be asked, for a short time. A dry run waits for nothing.
+    pub execute: bool,
+}
+
+/// A shutdown as it would be done.
+#[derive(Debug, Clone)]
+pub struct ShutdownPlan {
+    /// The plan, and every guard that refuses it.
+    pub runbook: Runbook<Step>,
+    /// The hosts and how each comes back.
+    pub topology: Topology,
+    /// Runtime that is left, where the site runs on battery: the plan is cut to it.
+    pub remaining: Option<Duration>,
+}
+
+/// What stands against arming, and what it would do.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Arming {
+    /// Every guard that refuses it.
+    pub guards: Vec<Guard>,
+    /// What a person should know first; none of it blocks.
+    pub warnings: Vec<String>,
+    /// The mode where the caller names none.
+    pub mode: OnTrigger,
 }
 
 /// Why there is no plan.
@@ -127,7 +177,7 @@ pub struct ImagePipe {
     pub back: mpsc::Receiver<ImageIn>,
 }
 
-/// What the API asks of the site.
+/// What the API asks about cards.
 #[tonic::async_trait]
 pub trait Site: Send + Sync + 'static {
     /// Plans a burn or an image run; changes nothing.
@@ -141,6 +191,16 @@ pub trait Site: Send + Sync + 'static {
 
     /// Hands the caller's end of an image run over to the run.
     fn attach(&self, run: &RunId, pipe: ImagePipe);
+}
+
+/// What the API asks about power.
+#[tonic::async_trait]
+pub trait Power: Send + Sync + 'static {
+    /// Plans a shutdown; changes nothing.
+    async fn plan_shutdown(&self, question: ShutdownQuestion) -> Result<ShutdownPlan, PlanError>;
+
+    /// What stands against acting upon a trigger.
+    async fn arming(&self) -> Result<Arming, PlanError>;
 
     /// Samples and transitions of a UPS.
     async fn ups_history(&self, question: HistoryQuestion) -> Result<journal::History, PlanError>;

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::authz::{Admitted, AuthzLayer, OnRefused, RoleTable};
-use super::port::Site;
+use super::port::{Power, Site};
 use super::{Caller, PeerStream, Role, card, errors, runs, status, ups};
 use crate::control::{Audit, Handle, HandleError, Reply, Request};
 use crate::journal::Reader;
@@ -39,8 +39,10 @@ pub struct Context {
     pub handle: Handle,
     /// History.
     pub reader: Reader,
-    /// Plans, devices, UPSes.
+    /// Cards and devices.
     pub site: Arc<dyn Site>,
+    /// Shutdowns, UPS history.
+    pub power: Arc<dyn Power>,
     /// This host.
     pub facts: watch::Receiver<HostFacts>,
     /// Roles; may change with a reload.

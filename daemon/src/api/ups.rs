@@ -50,7 +50,7 @@ impl Ups for UpsService {
             to: to.map(moment).transpose()?,
             limit: if limit == 0 { 500 } else { limit as usize },
         };
-        let history = self.0.site.ups_history(question).await.map_err(super::card::plan_status)?;
+        let history = self.0.power.ups_history(question).await.map_err(super::card::plan_status)?;
         Ok(Response::new(convert::history(&history)))
     }
 }

@@ -119,10 +119,12 @@ impl Daemon {
         tasks.spawn("service manager", tell_service_manager(handle.clone(), self.clock.clone(), stop.clone()));
 
         let clock = self.clock.clone();
+        let site = Arc::new(RealSite { world: Arc::clone(&world), history: self.history.clone() });
         let context = api::Context {
             handle: handle.clone(),
             reader: journal.reader(),
-            site: Arc::new(RealSite { world: Arc::clone(&world), history: self.history.clone() }),
+            site: Arc::clone(&site) as _,
+            power: site,
             facts: problems.facts(),
             roles: role_receiver,
             now: Arc::new(move || clock.now()),

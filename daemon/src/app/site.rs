@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::world::World;
-use crate::api::port::{CardQuestion, Destination, HistoryQuestion, ImagePipe, PlanError, Planned, Site};
+use crate::api::port::{
+    Arming, CardQuestion, Destination, HistoryQuestion, ImagePipe, PlanError, Planned, Power, ShutdownPlan, ShutdownQuestion, Site,
+};
 use crate::card::device::{self, Device, Roots, Want};
 use crate::card::merge;
 use crate::card::plan::{self, CardOrder, Target};
@@ -42,6 +44,17 @@ impl Site for RealSite {
 
     fn attach(&self, run: &RunId, pipe: ImagePipe) {
         self.world.attach(run, pipe);
+    }
+}
+
+#[tonic::async_trait]
+impl Power for RealSite {
+    async fn plan_shutdown(&self, _: ShutdownQuestion) -> Result<ShutdownPlan, PlanError> {
+        Err(PlanError::Failed("this metisd cannot plan a shutdown yet".to_owned()))
+    }
+
+    async fn arming(&self) -> Result<Arming, PlanError> {
+        Err(PlanError::Failed("this metisd cannot act upon a trigger yet".to_owned()))
     }
 
     async fn ups_history(&self, question: HistoryQuestion) -> Result<journal::History, PlanError> {
