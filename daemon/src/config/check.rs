@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use super::diagnostic::Diagnostic;
 use super::settings::Settings;
+use crate::cluster::{Datastore, Settings as ClusterSettings};
 
 /// All mistakes with their count, or a summary of what was loaded and which values replace others.
 pub fn check_report(loaded: &Result<Settings, Vec<Diagnostic>>) -> String {
@@ -34,6 +35,20 @@ fn count(number: usize, what: &str) -> String {
     format!("{number} {plural}")
 }
 
+fn cluster(settings: &ClusterSettings) -> String {
+    let Some(kubeconfig) = &settings.kubeconfig else { return "none (no cluster.kubeconfig)".to_owned() };
+    let datastore = match &settings.datastore {
+        Datastore::EmbeddedEtcd { .. } => "embedded etcd".to_owned(),
+        Datastore::External { host, .. } => format!("datastore on {host}"),
+        Datastore::Sqlite => "SQLite".to_owned(),
+    };
+    let endpoints = match settings.endpoints.as_slice() {
+        [] => "the endpoint of the kubeconfig".to_owned(),
+        all => all.join(", "),
+    };
+    format!("{kubeconfig}, {endpoints}, {datastore}")
+}
+
 fn summary(settings: &Settings) -> String {
     let mut out = String::from("The configuration is valid.\n");
     for file in &settings.files {
@@ -45,6 +60,7 @@ fn summary(settings: &Settings) -> String {
     let _ = writeln!(out, "  daemon     {}, state in {}", settings.daemon.host_role, settings.daemon.state_dir.display());
     let _ = writeln!(out, "  api        {}", settings.api.socket.display());
     let _ = writeln!(out, "  power      {}, {}", count(power.upses.len(), "UPS"), count(power.domains.len(), "domain"));
+    let _ = writeln!(out, "  cluster    {}", cluster(&settings.cluster));
     let classes = count(inventory.classes.len(), "class");
     let _ = writeln!(out, "  inventory  {}, {classes} ({burnable} with an image)", count(inventory.nodes.len(), "node"));
     let _ = writeln!(out, "  digest     {}", settings.digest);

@@ -117,14 +117,24 @@ impl<'a> Slot<'a> {
 
     /// A list of single values; nothing after the key is an empty list.
     pub fn list<T>(&self, parse: impl Fn(&Scalar) -> Parsed<T>) -> Option<Vec<T>> {
+        self.items(|item| item.one(&parse))
+    }
+
+    /// A list of maps, each with the keys that `read` asks for; nothing after the key is an empty list.
+    pub fn sections<T>(&self, read: impl Fn(&Cursor<'a>) -> Option<T>) -> Option<Vec<T>> {
+        self.items(|item| item.section(&read))
+    }
+
+    fn items<T>(&self, read: impl Fn(&Slot<'a>) -> Option<T>) -> Option<Vec<T>> {
         self.each(|slot| match &slot.node.value {
             Value::Null => Some(Vec::new()),
             Value::Refused => None,
             Value::List(items) => {
-                let read = |(at, node): (usize, &'a Node)| {
-                    Slot { report: slot.report, path: format!("{}[{at}]", slot.path), key_place: slot.key_place, node }.one(&parse)
+                let item = |(at, node): (usize, &'a Node)| {
+                    let key_place = &node.place;
+                    read(&Slot { report: slot.report, path: format!("{}[{at}]", slot.path), key_place, node })
                 };
-                Some(items.iter().enumerate().filter_map(read).collect())
+                Some(items.iter().enumerate().filter_map(item).collect())
             }
             Value::Scalar(_) | Value::Map(_) => {
                 slot.error(format!("must be a list (`[a, b]` or lines with `- a`), is {}", slot.node.kind()));
@@ -266,6 +276,16 @@ impl<'a> Cursor<'a> {
             return None;
         };
         slot.scalar(parse)
+    }
+
+    /// Where the value of `key` stands.
+    pub fn mention(&self, key: &'static str) -> Option<Mention<()>> {
+        self.slot(key).map(|slot| Mention { name: (), place: slot.node.place.clone(), path: slot.path })
+    }
+
+    /// Where the section itself stands.
+    pub fn here(&self) -> Mention<()> {
+        Mention { name: (), place: self.place.clone(), path: self.path.clone() }
     }
 
     /// Reports that `key` is not there.

@@ -76,12 +76,12 @@ fn finish(report: Report, draft: MainDraft, source: Option<&Source>) -> Result<S
     let of_inventory = Report::default();
     let inventory = source.and_then(|source| read_inventory(source, &of_inventory));
     report.absorb(of_inventory);
-    schema::cross_check(&report, &draft.power, inventory.as_ref());
+    schema::cross_check(&report, &draft, inventory.as_ref());
     if !report.is_clean() {
         return Err(report.into_sorted());
     }
     let inventory = inventory.map(|draft| draft.inventory).unwrap_or_default();
-    Ok(Settings::new(draft.daemon, draft.api, draft.power.settings, draft.card, inventory))
+    Ok(Settings::new(draft.daemon, draft.api, draft.power.settings, draft.cluster.settings, draft.card, inventory))
 }
 
 fn read_inventory(source: &Source, report: &Report) -> Option<InventoryDraft> {

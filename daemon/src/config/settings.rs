@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use super::diagnostic::Place;
 use crate::api::Settings as ApiSettings;
 use crate::card::Settings as CardSettings;
+use crate::cluster::Settings as ClusterSettings;
 use crate::power::Settings as PowerSettings;
 use crate::site::{Inventory, SettingsDigest};
 
@@ -22,6 +23,8 @@ pub struct Settings {
     pub api: ApiSettings,
     /// Section `power`.
     pub power: PowerSettings,
+    /// Sections `cluster` and `shutdown`.
+    pub cluster: ClusterSettings,
     /// Section `card`.
     pub card: CardSettings,
     /// The inventory file.
@@ -36,9 +39,17 @@ pub struct Settings {
 
 impl Settings {
     /// Puts the sections together and computes their digest.
-    pub fn new(daemon: DaemonSettings, api: ApiSettings, power: PowerSettings, card: CardSettings, inventory: Inventory) -> Self {
-        let digest = digest(&daemon, &api, &power, &card, &inventory);
-        Self { daemon, api, power, card, inventory, digest, files: Vec::new(), origins: BTreeMap::new() }
+    pub fn new(
+        daemon: DaemonSettings,
+        api: ApiSettings,
+        power: PowerSettings,
+        cluster: ClusterSettings,
+        card: CardSettings,
+        inventory: Inventory,
+    ) -> Self {
+        // Struct fields keep their order and maps are sorted (`BTreeMap`), so the JSON is canonical.
+        let digest = digest(&(&daemon, &api, &power, &cluster, &card, &inventory));
+        Self { daemon, api, power, cluster, card, inventory, digest, files: Vec::new(), origins: BTreeMap::new() }
     }
 }
 
@@ -141,10 +152,10 @@ impl fmt::Display for LogLevel {
     }
 }
 
-/// SHA-256, hex, over the JSON of the sections: maps are sorted (`BTreeMap`) and struct fields keep their order, so it is canonical.
-fn digest(daemon: &DaemonSettings, api: &ApiSettings, power: &PowerSettings, card: &CardSettings, inventory: &Inventory) -> SettingsDigest {
+/// SHA-256, hex, over the JSON of the sections.
+fn digest(sections: &impl Serialize) -> SettingsDigest {
     // Serialising fails only on map keys that are not text, of which the sections have none.
-    let json = serde_json::to_vec(&(daemon, api, power, card, inventory)).unwrap_or_default();
+    let json = serde_json::to_vec(sections).unwrap_or_default();
     let mut hex = String::with_capacity(64);
     for byte in Sha256::digest(&json) {
         let _ = write!(hex, "{byte:02x}");

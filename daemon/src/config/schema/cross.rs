@@ -5,17 +5,18 @@ use std::fmt::Display;
 
 use super::inventory::NodeDraft;
 use super::network::misfits;
-use super::{InventoryDraft, PowerDraft};
+use super::{ClusterDraft, InventoryDraft, MainDraft, PowerDraft};
 use crate::config::cursor::{Mention, Report};
 use crate::config::diagnostic::Place;
 use crate::config::suggest::did_you_mean;
-use crate::config::values::split_host;
+use crate::config::values::{show_duration, split_host};
 use crate::site::{Class, Inventory, K3sRole, Node, NodeSettings};
 
 /// Reports names that refer to nothing, things that exist twice, and settings that do not fit together.
-pub fn check(report: &Report, power: &PowerDraft, inventory: Option<&InventoryDraft>) {
-    domains(report, power, inventory);
-    same_upses(report, power);
+pub fn check(report: &Report, main: &MainDraft, inventory: Option<&InventoryDraft>) {
+    domains(report, &main.power, inventory);
+    same_upses(report, &main.power);
+    cluster(report, &main.cluster, &main.power, inventory);
     if let Some(draft) = inventory {
         nodes(report, draft);
     }
@@ -71,6 +72,31 @@ fn domains(report: &Report, power: &PowerDraft, inventory: Option<&InventoryDraf
             let message = format!("has the same UPSes as the domain at {first}, so both fail together; make them one domain");
             report.error(&domain.place, &domain.path, message);
         }
+    }
+}
+
+fn cluster(report: &Report, cluster: &ClusterDraft, power: &PowerDraft, inventory: Option<&InventoryDraft>) {
+    let settings = &cluster.settings;
+    if let (Some(host), Some(draft)) = (&cluster.datastore_host, inventory) {
+        refer(report, host, &names(&draft.node_keys), "node of the inventory", "add it to nodes of the inventory");
+    }
+    // Absent UPSes may stand in a file that could not be read.
+    if let Some(at) = &cluster.require_ups_battery
+        && settings.shutdown.require_ups_battery
+        && power.upses.is_empty()
+        && !report.is_incomplete()
+    {
+        report.error(&at.place, &at.path, "the site has no UPS, so no shutdown could be asked for; add one to power.upses or remove this");
+    }
+    let needed = settings.shutdown.drain_timeout + settings.shutdown.detach_timeout + settings.shutdown.stop_timeout;
+    if settings.cordon_lease < needed {
+        let at = cluster.cordon_lease.clone().unwrap_or_else(|| cluster.shutdown.clone());
+        let message = format!(
+            "cordons would end after {} (cluster.cordon_lease) in the midst of a shutdown, whose drain, detach and stop may take {}",
+            show_duration(settings.cordon_lease),
+            show_duration(needed)
+        );
+        report.error(&at.place, &at.path, message);
     }
 }
 

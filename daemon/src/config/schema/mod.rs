@@ -1,5 +1,6 @@
 //! What each section holds: its keys, what they may be, and their defaults.
 
+mod cluster;
 mod cross;
 mod inventory;
 mod network;
@@ -7,6 +8,7 @@ mod power;
 mod rooms;
 mod secret;
 
+pub use cluster::ClusterDraft;
 pub use cross::check as cross_check;
 pub use inventory::{InventoryDraft, inventory};
 pub use power::PowerDraft;
@@ -27,6 +29,8 @@ pub struct MainDraft {
     pub api: ApiSettings,
     /// Section `power`, with the places of the names in it.
     pub power: PowerDraft,
+    /// Sections `cluster` and `shutdown`, with the places of the names in them.
+    pub cluster: ClusterDraft,
     /// Section `card`.
     pub card: CardSettings,
     /// Key `inventory`: where the inventory is.
@@ -39,6 +43,7 @@ pub fn main(cursor: &Cursor<'_>) -> MainDraft {
     let (state, runtime): (&Path, &Path) = (&daemon.state_dir, &daemon.runtime_dir);
     let api = cursor.section("api", |section| rooms::api(section, runtime));
     let power = cursor.section("power", power::power);
+    let cluster = cursor.section("cluster", |cluster| cursor.section("shutdown", |shutdown| cluster::cluster(cluster, shutdown)));
     let card = cursor.section("card", |section| rooms::card(section, state));
-    MainDraft { api, power, card, inventory: cursor.value("inventory", values::path), daemon }
+    MainDraft { api, power, cluster, card, inventory: cursor.value("inventory", values::path), daemon }
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::*;
+use crate::cluster::{Datastore, ShutdownMode};
 use crate::site::OnTrigger;
 
 pub fn shipped(name: &str) -> PathBuf {
@@ -55,6 +56,7 @@ fn shipped_files_are_valid_and_harmless() {
     let settings = loaded.unwrap();
     assert_eq!(settings.power.on_trigger, OnTrigger::Observe);
     assert_eq!(settings.daemon.host_role, HostRole::Observer);
+    assert!(settings.cluster.kubeconfig.is_none() && settings.cluster.shutdown.mode == ShutdownMode::ClusterOnly);
     assert!(settings.power.upses.is_empty() && settings.api.roles.is_empty());
     assert_eq!(settings.inventory.nodes.len(), 11);
     assert!(settings.inventory.classes.values().all(|class| class.image.is_none()));
@@ -62,12 +64,21 @@ fn shipped_files_are_valid_and_harmless() {
 
 #[test]
 fn the_defaults_shown_in_comments_are_the_real_ones() {
-    let examples = ["roles", "upses", "domains", "ca_file", "inventory"];
+    let examples = ["roles", "upses", "domains", "ca_file", "inventory", "kubeconfig", "endpoints", "protect"];
     let shown = uncommented(&text("metis.yaml"), &examples);
     assert!(shown.contains("\n  poll_interval: 2s\n") && shown.contains("\n    charge_floor: 20 "), "{shown}");
     let shown = from_strs(&shown, &text("inventory.yaml")).unwrap_or_else(|all| panic!("{}\n{shown}", check_report(&Err(all))));
     let bare = from_strs(&text("metis.yaml"), &text("inventory.yaml")).unwrap();
     assert_eq!(shown.digest, bare.digest, "{shown:#?}\n{bare:#?}");
+}
+
+#[test]
+fn the_datastore_shown_as_external_is_valid() {
+    let text = text("metis.yaml");
+    let shown = text.split_once("As external: ").and_then(|(_, rest)| rest.split_once("};")).map(|(map, _)| format!("{map}}}")).unwrap();
+    let settings = from_strs(&format!("cluster: {{ datastore: {shown} }}"), &self::text("inventory.yaml")).unwrap();
+    let Datastore::External { host, dump } = settings.cluster.datastore else { panic!("{:?}", settings.cluster.datastore) };
+    assert_eq!((host.as_str(), dump.unwrap().starts_with("runuser -u postgres")), ("titan-db", true));
 }
 
 #[test]
@@ -83,5 +94,6 @@ fn the_examples_shown_in_comments_are_valid() {
     let fed: usize = settings.power.domains.iter().map(|domain| domain.nodes.len()).sum();
     assert_eq!(fed, settings.inventory.nodes.len(), "each node of the example is fed by one domain");
     assert_eq!(settings.api.roles.len(), 3);
+    assert_eq!((settings.cluster.endpoints.len(), settings.cluster.shutdown.protect.len()), (2, 2));
     assert!(settings.inventory.defaults.ssh.users["erika"].sudo == Some(true));
 }

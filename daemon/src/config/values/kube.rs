@@ -68,6 +68,17 @@ pub fn label_value(scalar: &Scalar) -> Parsed<String> {
     ))
 }
 
+/// An equality selector of labels, `key=value,…`.
+pub fn selector(scalar: &Scalar) -> Parsed<String> {
+    let text = text(scalar)?;
+    let term =
+        |term: &str| term.split_once('=').is_some_and(|(key, value)| is_qualified_name(key) && (value.is_empty() || is_qualified(value)));
+    if text.split(',').all(term) {
+        return Ok(text);
+    }
+    Err(format!("{} is not a selector; write key=value or key=value,key=value, such as k8s-app=kube-dns", shown(&text)))
+}
+
 /// A taint, `key=value:Effect` or `key:Effect`.
 pub fn taint(scalar: &Scalar) -> Parsed<String> {
     let text = text(scalar)?;
