@@ -10,8 +10,9 @@ mod settle;
 #[cfg(test)]
 mod tests;
 mod types;
+mod verdict;
 
-pub use cut::cut;
+pub use cut::{cut, least};
 pub use next::{ABORT_GRACE, Order, next};
 pub use run::{Hold, MILESTONES_KEPT, Run, StepState};
 pub use settle::{resume, settle};

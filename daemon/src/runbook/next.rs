@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::{Mode, OnFailure, Outcome, Phase, PlannedStep, Run, Status, StepState};
-use crate::runbook::Form;
+use super::verdict::{culprit, last_words, verdict};
+use super::{Form, Mode, Outcome, Phase, PlannedStep, Run, Status, StepState};
 use crate::site::{Now, StepId};
 
-/// How long an attempt that was told to end is waited for.
+/// How long an attempt that was told to end is waited for, where the plan says nothing else.
 pub const ABORT_GRACE: Duration = Duration::from_secs(5);
 
 /// One thing to do. The caller records it as a fact, applies it to the run, and asks again until only timers are left.
@@ -55,14 +55,16 @@ pub enum Order {
 
 /// What has to happen now. Empty where the run has ended, or only waits for attempts to end.
 ///
-/// Every step in progress has a deadline, and an aborted attempt is abandoned after [`ABORT_GRACE`]: a run that is not held always ends.
+/// Every step in progress has a deadline, and an aborted attempt is abandoned after the plan's grace: a run that is not held always ends.
+/// One with a deadline has ended by then, held or not: nothing begins within the grace before it, and nothing is waited for beyond it.
+/// A run that is cancelled before its point of no return undoes what it did; there its deadline does not count, for the reason of it is gone.
 pub fn next<S>(run: &Run<S>, now: &Now) -> Vec<Order> {
     if run.outcome.is_some() {
         return Vec::new();
     }
     let mut orders = overdue(run, now);
     if orders.is_empty() {
-        orders = match ending(run) {
+        orders = match ending(run, now) {
             Some(why) => wind_up(run, &why),
             None => begin(run, now),
         };
@@ -77,55 +79,67 @@ pub fn next<S>(run: &Run<S>, now: &Now) -> Vec<Order> {
 enum Ending {
     Cancelled(String),
     Failed,
+    TimeIsUp,
     AllEnded,
 }
 
-fn ending<S>(run: &Run<S>) -> Option<Ending> {
+fn ending<S>(run: &Run<S>, now: &Now) -> Option<Ending> {
     if run.phase().is_none() {
-        Some(Ending::AllEnded)
-    } else if let Some(because) = &run.cancel {
-        Some(Ending::Cancelled(because.clone()))
-    } else {
-        culprit(run).map(|_| Ending::Failed)
+        return Some(Ending::AllEnded);
     }
+    if let Some(because) = &run.cancel {
+        let undoing = run.unwinding() && !in_progress(run, &run.book.phases);
+        return (!undoing).then(|| Ending::Cancelled(because.clone()));
+    }
+    if culprit(run).is_some() {
+        return Some(Ending::Failed);
+    }
+    last_call(run).is_some_and(|moment| now.boot >= moment).then_some(Ending::TimeIsUp)
 }
 
-/// The step whose failure stops the run.
-fn culprit<S>(run: &Run<S>) -> Option<(&PlannedStep<S>, &StepState)> {
-    failures(run).find(|(step, _)| step.on_failure == OnFailure::Stop)
+fn in_progress<S>(run: &Run<S>, phases: &[Phase<S>]) -> bool {
+    phases.iter().any(|phase| places_taken(run, phase) > 0)
 }
 
-fn failures<S>(run: &Run<S>) -> impl Iterator<Item = (&PlannedStep<S>, &StepState)> {
-    run.book.steps().filter_map(|step| Some((step, run.state(&step.id)?))).filter(|(_, state)| state.status.failed())
+/// Boot time by which the run has to have ended.
+fn end<S>(run: &Run<S>) -> Option<Duration> {
+    run.deadline.filter(|_| !run.unwinding())
+}
+
+/// Boot time from which nothing new begins, and at which attempts are told to end.
+fn last_call<S>(run: &Run<S>) -> Option<Duration> {
+    end(run).map(|end| end.saturating_sub(run.book.abort_grace))
 }
 
 /// Attempts past their deadline are aborted, aborted ones past their grace abandoned, pauses past the deadline failed.
 fn overdue<S>(run: &Run<S>, now: &Now) -> Vec<Order> {
-    run.book.steps().filter_map(|step| late(step, run.state(&step.id)?, now)).collect()
+    run.book.steps().filter_map(|step| late(run, step, run.state(&step.id)?, now)).collect()
 }
 
-fn late<S>(step: &PlannedStep<S>, state: &StepState, now: &Now) -> Option<Order> {
-    let passed = state.deadline.is_some_and(|deadline| now.boot >= deadline);
+fn late<S>(run: &Run<S>, step: &PlannedStep<S>, state: &StepState, now: &Now) -> Option<Order> {
+    let own = state.deadline.is_some_and(|deadline| now.boot >= deadline);
+    let whose = if own { "its deadline" } else { "the deadline of the run" };
+    let passed = own || last_call(run).is_some_and(|moment| now.boot >= moment);
     match (&state.status, &state.aborting) {
-        (Status::Running { .. }, Some((since, because))) if now.boot >= since.saturating_add(ABORT_GRACE) => Some(Order::Settle {
+        (Status::Running { .. }, Some((since, because))) if now.boot >= given_up(run, *since) => Some(Order::Settle {
             step: step.id.clone(),
             status: Status::Abandoned,
-            detail: format!("{because}; it did not end within {} s and is no longer waited for", ABORT_GRACE.as_secs()),
+            detail: format!("{because}; it did not end within {:?} and is no longer waited for", now.boot.saturating_sub(*since)),
         }),
-        (Status::Running { .. }, None) if passed => {
-            Some(Order::Abort { step: step.id.clone(), because: "its deadline has passed".to_owned() })
-        }
+        (Status::Running { .. }, None) if passed => Some(Order::Abort { step: step.id.clone(), because: format!("{whose} has passed") }),
         (Status::Waiting { .. }, _) if passed => Some(Order::Settle {
             step: step.id.clone(),
             status: Status::Failed,
-            detail: format!("its deadline has passed; last: {}", last_words(state)),
+            detail: format!("{whose} has passed; last: {}", last_words(state)),
         }),
         _ => None,
     }
 }
 
-fn last_words(state: &StepState) -> &str {
-    if state.detail.is_empty() { "nothing heard" } else { &state.detail }
+/// Boot time at which an attempt that was told to end at `since` is given up.
+fn given_up<S>(run: &Run<S>, since: Duration) -> Duration {
+    let patient = since.saturating_add(run.book.abort_grace);
+    end(run).map_or(patient, |end| patient.min(end))
 }
 
 /// Ends what is in progress; finishes once nothing is. A failure lets running siblings come to their own end.
@@ -148,40 +162,15 @@ fn wind_up<S>(run: &Run<S>, why: &Ending) -> Vec<Order> {
             _ => {}
         }
     }
-    if orders.is_empty() && run.running().next().is_none() {
+    let undone = !run.unwinding() || run.phase().is_none();
+    if orders.is_empty() && undone && run.running().next().is_none() {
         let (outcome, reason) = verdict(run);
         orders.push(Order::Finish { outcome, reason });
     }
     orders
 }
 
-/// The outcome of a run in which nothing is in progress.
-fn verdict<S>(run: &Run<S>) -> (Outcome, String) {
-    let tell = |(step, state): (&PlannedStep<S>, &StepState)| format!("{}: {}", step.title, last_words(state));
-    if let Some((step, state)) = culprit(run) {
-        let outcome = if state.status == Status::UnknownOutcome { Outcome::UnknownOutcome } else { Outcome::Failed };
-        return match &run.cancel {
-            Some(because) => (Outcome::Cancelled, format!("{because}; {}", tell((step, state)))),
-            None => (outcome, tell((step, state))),
-        };
-    }
-    let unfinished = run.book.steps().any(|step| matches!(run.status(&step.id), Status::Pending | Status::Cancelled | Status::Skipped));
-    match &run.cancel {
-        Some(because) if unfinished => (Outcome::Cancelled, cut_short(run, because)),
-        _ => match failures(run).map(tell).reduce(|all, one| format!("{all}; {one}")) {
-            Some(reasons) => (Outcome::Degraded, reasons),
-            None => (Outcome::Done, String::new()),
-        },
-    }
-}
-
-/// Why a run was cancelled, with what the last step that was ended in its middle says of the state that it left.
-fn cut_short<S>(run: &Run<S>, because: &str) -> String {
-    let ended = run.book.steps().filter_map(|step| run.state(&step.id)).filter(|state| state.status == Status::Cancelled);
-    ended.filter(|state| state.detail.starts_with(because)).last().map_or_else(|| because.to_owned(), |state| state.detail.clone())
-}
-
-/// Starts what may start in the current phase.
+/// Starts what may start in the current phase, and passes over what a cut left no time for.
 fn begin<S>(run: &Run<S>, now: &Now) -> Vec<Order> {
     let Some(phase) = run.phase() else { return Vec::new() };
     if run.hold.is_some() {
@@ -193,7 +182,13 @@ fn begin<S>(run: &Run<S>, now: &Now) -> Vec<Order> {
         let Some(state) = run.state(&step.id) else { continue };
         let mode = match state.status {
             Status::Waiting { until, then } if now.boot >= until => then,
-            Status::Pending if free > 0 && !orders_name(&orders, &step.id) => {
+            Status::Pending if orders_name(&orders, &step.id) => continue,
+            Status::Pending if run.shed(step) => {
+                let detail = "no time was left for it".to_owned();
+                orders.push(Order::Settle { step: step.id.clone(), status: Status::Skipped, detail });
+                continue;
+            }
+            Status::Pending if free > 0 => {
                 free -= 1;
                 first_mode(step)
             }
@@ -205,9 +200,9 @@ fn begin<S>(run: &Run<S>, now: &Now) -> Vec<Order> {
     orders
 }
 
-/// Whether a step of that id is started already: an id that stands twice in a plan is performed once.
+/// Whether a step of that id is dealt with already: an id that stands twice in a plan is performed once.
 fn orders_name(orders: &[Order], id: &StepId) -> bool {
-    orders.iter().any(|order| matches!(order, Order::Start { step, .. } if step == id))
+    orders.iter().any(|order| matches!(order, Order::Start { step, .. } | Order::Settle { step, .. } if step == id))
 }
 
 fn places_taken<S>(run: &Run<S>, phase: &Phase<S>) -> usize {
@@ -223,14 +218,19 @@ fn first_mode<S>(step: &PlannedStep<S>) -> Mode {
 
 /// The earliest moment at which something becomes due by itself.
 fn timer<S>(run: &Run<S>, now: &Now) -> Option<Order> {
+    let call = last_call(run).unwrap_or(Duration::MAX);
     let due = |state: &StepState| -> Option<Duration> {
         match (&state.status, &state.aborting) {
-            (Status::Running { .. }, Some((since, _))) => Some(since.saturating_add(ABORT_GRACE)),
-            (Status::Waiting { until, .. }, _) if run.hold.is_none() => Some(state.deadline.map_or(*until, |end| end.min(*until))),
-            (Status::Running { .. }, None) | (Status::Waiting { .. }, _) => state.deadline,
+            (Status::Running { .. }, Some((since, _))) => Some(given_up(run, *since)),
+            (Status::Waiting { until, .. }, _) if run.hold.is_none() => {
+                Some(state.deadline.map_or(*until, |end| end.min(*until)).min(call))
+            }
+            (Status::Running { .. }, None) | (Status::Waiting { .. }, _) => state.deadline.map(|end| end.min(call)),
             _ => None,
         }
     };
-    let at = run.states.values().filter_map(due).min()?;
+    // A held run with nothing in progress still has to end.
+    let unheld = Some(call).filter(|call| *call > now.boot && *call < Duration::MAX);
+    let at = run.states.values().filter_map(due).chain(unheld).min()?;
     (at > now.boot).then_some(Order::Timer { at })
 }

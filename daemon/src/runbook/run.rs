@@ -105,9 +105,26 @@ impl<S> Run<S> {
         self.states.get(step).map_or(Status::Skipped, |state| state.status)
     }
 
-    /// The first phase that has not ended.
+    /// The first phase that has not ended; while the run is undone, the first of those that undo it.
     pub fn phase(&self) -> Option<&Phase<S>> {
-        self.book.phases.iter().find(|phase| phase.steps.iter().any(|step| !self.status(&step.id).ended()))
+        let phases = if self.unwinding() { &self.book.unwind } else { &self.book.phases };
+        phases.iter().find(|phase| phase.steps.iter().any(|step| !self.status(&step.id).ended()))
+    }
+
+    /// Whether the point of no return has been passed: a step that commits has begun.
+    pub fn committed(&self) -> bool {
+        let steps = self.book.phases.iter().flat_map(|phase| phase.steps.iter());
+        steps.filter(|step| step.commits).any(|step| self.begun(step))
+    }
+
+    /// Whether it is being undone: cancelled after something had begun, and before the point of no return.
+    pub fn unwinding(&self) -> bool {
+        let steps = || self.book.phases.iter().flat_map(|phase| phase.steps.iter());
+        self.cancel.is_some() && !self.book.unwind.is_empty() && !self.committed() && steps().any(|step| self.begun(step))
+    }
+
+    fn begun(&self, step: &PlannedStep<S>) -> bool {
+        self.state(&step.id).is_some_and(|state| state.started.is_some())
     }
 
     /// Steps with an attempt under way.
@@ -118,6 +135,11 @@ impl<S> Run<S> {
     /// How long a step may take.
     pub fn limit(&self, step: &PlannedStep<S>) -> Duration {
         self.limits.get(&step.id).copied().unwrap_or(step.limit.ceiling).min(step.limit.ceiling)
+    }
+
+    /// Whether the newest cut left no time for it.
+    pub fn shed(&self, step: &PlannedStep<S>) -> bool {
+        self.limits.get(&step.id).is_some_and(Duration::is_zero)
     }
 
     /// An attempt begins.
@@ -173,9 +195,11 @@ impl<S> Run<S> {
         }
     }
 
-    /// Somebody wants it to end.
+    /// Somebody wants it to end. Past the point of no return that changes nothing.
     pub fn cancelled(&mut self, because: &str) {
-        self.cancel.get_or_insert_with(|| because.to_owned());
+        if !self.committed() {
+            self.cancel.get_or_insert_with(|| because.to_owned());
+        }
     }
 
     /// Limits were cut anew: steps in progress end earlier where needed, never later.

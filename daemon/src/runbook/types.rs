@@ -179,7 +179,7 @@ impl<S> Form<S> {
 pub struct Limit {
     /// Never longer than this.
     pub ceiling: Duration,
-    /// Weight when the time that is left is shared out ([`super::cut()`]); 0: the ceiling is reserved first.
+    /// Weight when the time that is left is shared out ([`super::cut()`]); 0: its time is reserved before any is shared out.
     pub share: u32,
 }
 
@@ -324,7 +324,7 @@ pub enum Status {
     },
     /// Done, or found done.
     Done,
-    /// Never begun, because the run ended before.
+    /// Never begun, because the run ended before, or because no time was left for it.
     Skipped,
     /// Failed.
     Failed,

@@ -1,5 +1,8 @@
 //! Tables of what follows on what, and a driver that plays any plan against any world.
 
+mod deadline;
+mod unwind;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -294,20 +297,6 @@ fn predictions_add_up_along_the_lanes() {
     assert_eq!(run.book.predicted(), secs(12));
 }
 
-#[test]
-fn a_cut_shortens_what_runs_and_never_lengthens_it() {
-    let shared = |id: &str| PlannedStep { limit: Limit { ceiling: secs(100), share: 1 }, ..step(id) };
-    let mut run = plan(vec![(1, vec![shared("a"), PlannedStep { limit: Limit { ceiling: secs(100), share: 3 }, ..step("b") }])]);
-    advance(&mut run, secs(0));
-    let limits = cut(&run, secs(40));
-    assert_eq!(limits, BTreeMap::from([("a".into(), secs(10)), ("b".into(), secs(30))]));
-    run.recut(limits, secs(5));
-    assert_eq!(run.states[&"a".into()].deadline, Some(secs(15)));
-    run.recut(cut(&run, secs(4000)), secs(6));
-    assert_eq!(run.states[&"a".into()].deadline, Some(secs(15)));
-    assert_eq!(run.limit(run.book.step(&"b".into()).unwrap()), secs(100));
-}
-
 /// How the world answers an attempt: after how long, and with what. `None`: never, not even when told to end.
 type Answer = (u64, Option<StepResult>);
 
@@ -457,23 +446,6 @@ proptest! {
         // No step may take longer than its limit and the grace of an abort.
         let longest: Duration = run.book.steps().map(|step| step.limit.ceiling + ABORT_GRACE).sum();
         prop_assert!(played.ended <= longest.max(secs(cancel_at.unwrap_or(0)) + ABORT_GRACE), "{:?} > {longest:?}", played.ended);
-    }
-
-    /// The limits of a cut are kept even if every step uses up its own.
-    #[test]
-    fn a_cut_fits_into_the_time_that_is_left(run in any_run(), remaining in 0..400_u64) {
-        let mut run = run;
-        run.limits = cut(&run, secs(remaining));
-        let mut finish = 0.0_f64;
-        for phase in &run.book.phases {
-            let mut lanes = vec![finish; phase.width()];
-            for step in &phase.steps {
-                let lane = lanes.iter_mut().min_by(|a, b| a.total_cmp(b)).unwrap();
-                *lane += run.limit(step).as_secs_f64();
-            }
-            finish = lanes.into_iter().fold(finish, f64::max);
-        }
-        prop_assert!(finish <= remaining as f64 + 1e-3, "{finish} > {remaining}");
     }
 
     /// A run survives the way through the journal.
