@@ -1,5 +1,6 @@
 //! What the tests on real parts share.
 
+pub mod actors;
 pub mod card;
 pub mod daemon;
 pub mod hosts;

@@ -1,17 +1,19 @@
 //! A Kubernetes control plane of the lab (`tests/lab/README.md`): real etcd, API server, controller-manager and scheduler, and what else the
 //! options ask for; gone when it is dropped.
-#![allow(clippy::disallowed_methods, reason = "tests start the processes they talk to")]
 
 pub mod api;
 pub mod audit;
+mod flux;
+pub mod front;
+pub mod git;
 pub mod identity;
+mod kubectl;
 pub mod kwok;
 mod parts;
+mod place;
 
-use std::io::Write as _;
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -22,16 +24,30 @@ use crate::process::Process;
 use crate::require;
 use api::Api;
 use identity::Identity;
+pub use place::tool;
+pub(crate) use place::{lab_file, sh};
 
 /// Where the API server listens; a second and third one on the ports above.
 pub const PORT: u16 = 6443;
+
+/// Whether Flux is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Flux {
+    /// Not at all.
+    #[default]
+    Absent,
+    /// Its CRDs, with nobody who acts on their objects.
+    Crds,
+    /// The real source- and kustomize-controllers too, and a Git server for them.
+    Running,
+}
 
 /// What the plane shall have.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     /// Where its servers listen; without it on a loopback address of its own. An address of a bridge lets hosts reach it.
     pub address: Option<IpAddr>,
-    /// The network namespace (ip-netns(8)) that it runs in; it needs an `address` of that namespace.
+    /// The network namespace that it runs in, a name of ip-netns(8) or a path; it needs an `address` of that namespace.
     pub netns: Option<String>,
     /// Further names and addresses in the API server's certificate.
     pub names: Vec<String>,
@@ -39,6 +55,8 @@ pub struct Options {
     pub more_servers: u16,
     /// The CRDs of Longhorn.
     pub longhorn: bool,
+    /// Flux.
+    pub flux: Flux,
 }
 
 /// A running control plane.
@@ -46,6 +64,7 @@ pub struct Options {
 pub struct Plane {
     // First, so that they end before their folder goes.
     kwoks: Vec<Process>,
+    flux: Option<flux::Controllers>,
     managers: Vec<Process>,
     servers: Vec<Process>,
     etcd: Process,
@@ -64,34 +83,18 @@ pub fn available(test: &str) -> bool {
     require::programs(test, &["go", "openssl", "setpriv"])
 }
 
-/// Where a program of the lab is; builds it first if need be (`tests/lab/tool`).
-///
-/// # Errors
-/// Where it cannot be built.
-pub fn tool(name: &str) -> Result<PathBuf> {
-    let script = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/lab/tool"));
-    let out = Command::new(script).arg(name).stdin(Stdio::null()).output().context("tests/lab/tool")?;
-    ensure!(out.status.success(), "tests/lab/tool {name}: {}\n{}", out.status, String::from_utf8_lossy(&out.stderr));
-    Ok(PathBuf::from(String::from_utf8(out.stdout)?.trim()))
-}
-
-/// A file of `tests/lab/plane`.
-pub(crate) fn lab_file(name: &str) -> PathBuf {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/lab/plane")).join(name)
-}
-
 impl Plane {
     /// Starts it and waits until it is ready and metis' own account has its token.
     ///
     /// # Errors
     /// Where it is not ready within a minute; the last words of its programs are in the message.
     pub fn start(options: &Options) -> Result<Self> {
-        sweep()?;
+        place::sweep()?;
         // On tmpfs: etcd syncs each write, and nothing of it is to be kept.
-        let dir = tempfile::Builder::new().prefix(&format!("{PREFIX}{}-", std::process::id())).tempdir_in("/dev/shm")?;
+        let dir = tempfile::Builder::new().prefix(&place::prefix()).tempdir_in("/dev/shm")?;
         let address = match (options.address, &options.netns) {
             (Some(address), _) => address,
-            (None, None) => own_loopback()?,
+            (None, None) => place::own_loopback()?,
             (None, Some(netns)) => bail!("a plane in the network namespace {netns} needs an address there"),
         };
         let mut names = vec![address.to_string(), "kubernetes.default.svc".to_owned(), "localhost".to_owned()];
@@ -107,6 +110,7 @@ impl Plane {
         let (kubectl, netns) = (tool("kubectl")?, options.netns.clone());
         let mut plane = Self {
             kwoks: Vec::new(),
+            flux: None,
             managers,
             servers,
             etcd,
@@ -123,6 +127,12 @@ impl Plane {
         if options.longhorn {
             plane.apply_file(&lab_file("longhorn-crds.yaml"))?;
             plane.kubectl(&["create", "namespace", "longhorn-system"])?;
+        }
+        if options.flux != Flux::Absent {
+            plane.flux_crds()?;
+        }
+        if options.flux == Flux::Running {
+            plane.start_flux()?;
         }
         Ok(plane)
     }
@@ -224,12 +234,20 @@ impl Plane {
         self.dir.path()
     }
 
-    /// A client with the administrator's rights. Not for a plane in a network namespace of its own.
+    /// A client with the administrator's rights.
     ///
     /// # Errors
     /// Where it cannot be made.
     pub fn api(&self) -> Result<Api> {
-        self.api_of(0, "admin")
+        self.api_as("admin")
+    }
+
+    /// A client with the token of one of the plane's users; the audit log shows who it was.
+    ///
+    /// # Errors
+    /// Where there is no such user.
+    pub fn api_as(&self, user: &str) -> Result<Api> {
+        self.api_of(0, user)
     }
 
     /// A client with the rights of metis' service account.
@@ -237,79 +255,11 @@ impl Plane {
     /// # Errors
     /// Where it cannot be made.
     pub fn metis_api(&self) -> Result<Api> {
-        Api::new(&self.url(), &self.identity.ca, &self.metis_token)
+        Api::new(&self.url(), &self.identity.ca, &self.metis_token, self.netns.as_deref())
     }
 
     fn api_of(&self, server: usize, user: &str) -> Result<Api> {
-        Api::new(&self.url_of(server), &self.identity.ca, self.identity.token(user)?)
-    }
-
-    /// Runs kubectl as administrator; it must succeed. Gives what it printed.
-    ///
-    /// # Errors
-    /// Where it fails; what it wrote is in the message.
-    pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
-        self.kubectl_in(arguments, "")
-    }
-
-    /// As [`Plane::kubectl`], with something to read.
-    ///
-    /// # Errors
-    /// As [`Plane::kubectl`].
-    pub fn kubectl_in(&self, arguments: &[&str], stdin: &str) -> Result<String> {
-        let out = self.kubectl_output(&self.admin, arguments, stdin)?;
-        let (stdout, stderr) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
-        ensure!(out.status.success(), "kubectl {arguments:?}: {}\n{stdout}{stderr}", out.status);
-        Ok(stdout.into_owned())
-    }
-
-    /// Runs kubectl with this kubeconfig, whatever comes of it.
-    ///
-    /// # Errors
-    /// Where it cannot be started.
-    pub fn kubectl_output(&self, kubeconfig: &Path, arguments: &[&str], stdin: &str) -> Result<Output> {
-        let mut command = match &self.netns {
-            None => Command::new(&self.kubectl),
-            Some(netns) => {
-                let mut command = Command::new("nsenter");
-                command.arg(format!("--net=/run/netns/{netns}")).arg("--").arg(&self.kubectl);
-                command
-            }
-        };
-        command
-            .arg("--kubeconfig")
-            .arg(kubeconfig)
-            .args(arguments)
-            .env("KUBECACHEDIR", self.dir.path().join("kubectl"))
-            .env("HOME", self.dir.path());
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("kubectl")?;
-        let mut pipe = child.stdin.take().context("kubectl's standard input")?;
-        std::thread::scope(|scope| {
-            // One that fails before it has read everything says why itself.
-            scope.spawn(move || pipe.write_all(stdin.as_bytes()));
-            child.wait_with_output().context("kubectl")
-        })
-    }
-
-    /// Applies manifests (server-side).
-    ///
-    /// # Errors
-    /// As [`Plane::kubectl`].
-    pub fn apply(&self, manifests: &str) -> Result<String> {
-        self.kubectl_in(&["apply", "--server-side", "--force-conflicts", "-f", "-"], manifests)
-    }
-
-    /// Applies a file of manifests, or a folder of them; CRDs are established when it returns.
-    ///
-    /// # Errors
-    /// As [`Plane::kubectl`].
-    pub fn apply_file(&self, path: &Path) -> Result<()> {
-        let path = path.display().to_string();
-        let applied = self.kubectl(&["apply", "--server-side", "-f", &path])?;
-        if applied.contains("customresourcedefinition") {
-            self.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "-f", &path])?;
-        }
-        Ok(())
+        Api::new(&self.url_of(server), &self.identity.ca, self.identity.token(user)?, self.netns.as_deref())
     }
 
     /// API server `n`: to freeze (SIGSTOP), continue, kill and start it.
@@ -366,7 +316,8 @@ impl Plane {
 
     /// The pids of the plane's running programs.
     pub fn pids(&self) -> Vec<u32> {
-        let programs = self.kwoks.iter().chain(&self.managers).chain(&self.servers).chain([&self.etcd]);
+        let flux = self.flux.iter().flat_map(|flux| [&flux.source, &flux.kustomize, &flux.git.server]);
+        let programs = self.kwoks.iter().chain(&self.managers).chain(&self.servers).chain([&self.etcd]).chain(flux);
         programs.filter_map(|program| program.pid().ok()).collect()
     }
 
@@ -375,38 +326,4 @@ impl Plane {
         let words: Vec<String> = programs.map(|p| format!("-- {}\n{}\n", p.log_file().display(), p.last_words())).collect();
         words.concat()
     }
-}
-
-/// Runs a line of bash in `dir`; gives what it printed.
-pub(crate) fn sh(line: &str, dir: &Path) -> Result<String> {
-    let out = Command::new("bash").args(["-euc", line]).current_dir(dir).stdin(Stdio::null()).output()?;
-    ensure!(out.status.success(), "{line}\n{}\n{}", out.status, String::from_utf8_lossy(&out.stderr));
-    Ok(String::from_utf8(out.stdout)?)
-}
-
-const PREFIX: &str = "metis-plane-";
-
-/// Removes the folders of planes whose test was killed: they hold memory.
-fn sweep() -> Result<()> {
-    for entry in std::fs::read_dir("/dev/shm")?.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
-        if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
-            let _ = std::fs::remove_dir_all(entry.path());
-        }
-    }
-    Ok(())
-}
-
-/// A loopback address that nobody has yet: the plane's ports are the usual ones there, and none can be taken by a passing connection.
-fn own_loopback() -> Result<IpAddr> {
-    for _ in 0..20 {
-        let random = u32::from_str_radix(&identity::random_hex(3)?, 16)?;
-        let [_, b, c, d] = random.to_be_bytes();
-        let address = Ipv4Addr::new(127, b | 0x40, c, d.clamp(1, 254));
-        if TcpListener::bind((address, PORT)).is_ok() {
-            return Ok(address.into());
-        }
-    }
-    bail!("no loopback address is free")
 }

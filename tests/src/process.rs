@@ -46,7 +46,7 @@ impl Process {
         self
     }
 
-    /// Runs it in this network namespace of ip-netns(8).
+    /// Runs it in this network namespace: a name of ip-netns(8), or a path.
     pub fn netns(mut self, name: Option<&str>) -> Self {
         self.netns = name.map(ToOwned::to_owned);
         self
@@ -67,7 +67,7 @@ impl Process {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]);
         if let Some(netns) = &self.netns {
-            command.arg("nsenter").arg(format!("--net=/run/netns/{netns}")).arg("--");
+            command.arg("nsenter").arg(format!("--net={}", netns_file(netns))).arg("--");
         }
         command.arg(&self.program).args(&self.arguments).envs(self.environment.iter().cloned());
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
@@ -119,6 +119,11 @@ impl Process {
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(15)..].join("\n")
     }
+}
+
+/// The file of a network namespace that is given by its name for ip-netns(8), or by its path.
+pub fn netns_file(netns: &str) -> String {
+    if netns.starts_with('/') { netns.to_owned() } else { format!("/run/netns/{netns}") }
 }
 
 impl Drop for Process {

@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use nix::sched::{CloneFlags, setns};
 use reqwest::Method;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use serde_json::Value;
+
+use crate::process::netns_file;
 
 /// Every call ends within this time.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -17,6 +20,16 @@ pub struct Api {
     client: reqwest::Client,
     url: String,
     token: String,
+    netns: Option<String>,
+}
+
+/// Moves the calling thread into a network namespace.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub(super) fn enter(netns: &str) -> Result<()> {
+    let file = std::fs::File::open(netns_file(netns)).with_context(|| netns.to_owned())?;
+    setns(file, CloneFlags::CLONE_NEWNET).with_context(|| format!("cannot enter {netns}"))
 }
 
 /// A client configuration that trusts these CA certificates (PEM) and nobody else.
@@ -34,14 +47,14 @@ pub(super) fn trusting(ca: &str) -> Result<rustls::ClientConfig> {
 }
 
 impl Api {
-    /// A client of the server at `url` that trusts `ca` (PEM).
+    /// A client of the server at `url`, in a network namespace, that trusts `ca` (PEM).
     ///
     /// # Errors
     /// Where the CA is none.
-    pub fn new(url: &str, ca: &str, token: &str) -> Result<Self> {
+    pub fn new(url: &str, ca: &str, token: &str, netns: Option<&str>) -> Result<Self> {
         let client = reqwest::Client::builder().tls_backend_preconfigured(trusting(ca)?).no_proxy().timeout(LIMIT).build()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(Self { runtime, client, url: url.to_owned(), token: token.to_owned() })
+        Ok(Self { runtime, client, url: url.to_owned(), token: token.to_owned(), netns: netns.map(ToOwned::to_owned) })
     }
 
     /// Sends a request and gives the status code and the answer (JSON, or its text as a string).
@@ -55,11 +68,23 @@ impl Api {
         if let Some((kind, body)) = body {
             request = request.header(CONTENT_TYPE, kind).body(body.to_string());
         }
-        let (code, text) = self.runtime.block_on(async {
-            let answer = request.send().await.with_context(|| format!("{method} {path}"))?;
-            anyhow::Ok((answer.status().as_u16(), answer.text().await.with_context(|| format!("{method} {path}"))?))
+        let asked = || format!("{method} {path}");
+        let (code, text) = self.block_on(async {
+            let answer = request.send().await.with_context(asked)?;
+            anyhow::Ok((answer.status().as_u16(), answer.text().await.with_context(asked)?))
         })?;
         Ok((code, serde_json::from_str(&text).unwrap_or(Value::String(text))))
+    }
+
+    /// On a thread of the plane's network, where it has one of its own: a socket belongs to the namespace of the thread that makes it.
+    fn block_on<T: Send>(&self, call: impl Future<Output = Result<T>> + Send) -> Result<T> {
+        let Some(netns) = &self.netns else { return self.runtime.block_on(call) };
+        let inside = || {
+            enter(netns)?;
+            self.runtime.block_on(call)
+        };
+        let done = std::thread::scope(|scope| scope.spawn(inside).join());
+        done.map_err(|_| anyhow::anyhow!("the thread in {netns} panicked"))?
     }
 
     /// Gets an object or a list.
