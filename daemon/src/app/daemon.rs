@@ -107,37 +107,16 @@ impl Daemon {
         tasks.spawn("control loop", async move { drop(mailbox.run(version, adopted, rejected).await) });
         tasks.spawn("effects", perform::effects(orders, Arc::clone(&world), handle.clone()));
         tasks.spawn("UPS transitions", ups_watch::transitions(handle.clone(), self.history.clone()));
-        let power = PowerWatch {
-            settings: settings_receiver,
-            handle: handle.clone(),
-            history: self.history.clone(),
-            secrets,
-            problems: problems.clone(),
-            clock: self.clock.clone(),
-        };
+        let (history, clock) = (self.history.clone(), self.clock.clone());
+        let power = PowerWatch { settings: settings_receiver, handle: handle.clone(), history, secrets, problems: problems.clone(), clock };
         tasks.spawn("UPS watch", power.run(stop.clone()));
         tasks.spawn("service manager", tell_service_manager(handle.clone(), self.clock.clone(), stop.clone()));
 
-        let clock = self.clock.clone();
-        let site = Arc::new(RealSite { world: Arc::clone(&world), history: self.history.clone() });
-        let context = api::Context {
-            handle: handle.clone(),
-            reader: journal.reader(),
-            site: Arc::clone(&site) as _,
-            power: site,
-            facts: problems.facts(),
-            roles: role_receiver,
-            now: Arc::new(move || clock.now()),
-        };
+        let context = self.context(handle.clone(), journal.reader(), Arc::clone(&world), &problems, role_receiver);
         // A caller who is served earlier would see a site without history; until then he waits in the socket's backlog.
         wait_for_first_view(&handle).await;
         let api_stop = CancellationToken::new();
-        let served = api::serve(listener, context, api_stop.clone(), GRACE);
-        tasks.spawn("API", async move {
-            if let Err(error) = served.await {
-                tracing::error!("{error:#}");
-            }
-        });
+        tasks.spawn("API", serve_api(listener, context, api_stop.clone()));
         if self.loaded.rejected.is_empty() {
             reload::keep(&settings, &problems).await;
         }
@@ -153,6 +132,21 @@ impl Daemon {
         drop(handle);
         tasks.join(GRACE * 2).await;
         ended
+    }
+
+    /// What the API answers with.
+    fn context(
+        &self,
+        handle: Handle,
+        reader: journal::Reader,
+        world: Arc<World>,
+        problems: &Problems,
+        roles: watch::Receiver<Arc<RoleTable>>,
+    ) -> api::Context {
+        let clock = self.clock.clone();
+        let site = Arc::new(RealSite { world, history: self.history.clone() });
+        let now = Arc::new(move || clock.now());
+        api::Context { handle, reader, site: Arc::clone(&site) as _, power: site, facts: problems.facts(), roles, now }
     }
 
     fn mailbox(
@@ -174,6 +168,12 @@ impl Daemon {
         let options = control::Options { tick, replayed: opened.tail.len() as u64, notes, ..control::Options::default() };
         let clock = self.clock.clone();
         Mailbox::new(state, opened.journal, move || clock.now(), Arc::new(settings.power.clone()), options)
+    }
+}
+
+async fn serve_api(listener: UnixListener, context: api::Context, stop: CancellationToken) {
+    if let Err(error) = api::serve(listener, context, stop, GRACE).await {
+        tracing::error!("{error:#}");
     }
 }
 

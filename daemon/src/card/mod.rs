@@ -3,6 +3,7 @@
 mod bytes;
 pub mod demo;
 pub mod device;
+mod ext;
 pub mod image;
 pub mod inject;
 mod layout;

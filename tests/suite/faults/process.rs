@@ -81,49 +81,38 @@ fn the_card_writer_is_killed() {
     }
 }
 
-#[test]
-fn the_daemon_is_told_to_stop() {
-    if !ready("SIGTERM of metisd") {
-        return;
-    }
+/// SIGTERM of metisd in the middle of a burn to a device that takes `rate` bytes a second; what is said of it then and afterwards.
+fn told_to_stop(rate: u64, mib: u64, words: &[&str]) {
     let used = Used::new(CARD);
     let mut bench = Bench::start();
     let device = &used.device;
-    let slow = Slow::down(device, 4 << 20, 0).unwrap();
-    let burn = bench.begin_burn(device, Stage::Write, 8);
+    let slow = Slow::down(device, rate, 0).unwrap();
+    let burn = bench.begin_burn(device, Stage::Write, mib);
     let writer = writer_of(bench.daemon.pid().unwrap());
     let took = bench.daemon.stop().unwrap();
     assert!(took < Duration::from_secs(10), "{took:?}");
-    let words = ["metisd was told to stop: stopped on request", "without a partition table"];
     // metisctl hears of it before the daemon ends.
-    bench.failed(&bench.end(burn), 1, &words);
+    bench.failed(&bench.end(burn), 1, words);
     drop(slow);
     gone(writer);
     has_no_table(&device.device).unwrap();
     bench.daemon.start().unwrap();
-    bench.afterwards(&device.device, "burn-1", "cancelled", &words);
+    bench.afterwards(&device.device, "burn-1", "cancelled", words);
+}
+
+#[test]
+fn the_daemon_is_told_to_stop() {
+    if ready("SIGTERM of metisd") {
+        told_to_stop(4 << 20, 8, &["metisd was told to stop: stopped on request", "without a partition table"]);
+    }
 }
 
 /// A device that holds the writer in the kernel for longer than a stop may take.
 #[test]
 fn the_daemon_does_not_wait_for_a_device_that_hangs() {
-    if !ready("SIGTERM of metisd with a device that hangs") {
-        return;
+    if ready("SIGTERM of metisd with a device that hangs") {
+        told_to_stop(1 << 20, 3, &["metisd was told to stop", "no longer waited for", "is not to be used", "burn it again"]);
     }
-    let used = Used::new(CARD);
-    let mut bench = Bench::start();
-    let device = &used.device;
-    let slow = Slow::down(device, 1 << 20, 0).unwrap();
-    let burn = bench.begin_burn(device, Stage::Write, 3);
-    let writer = writer_of(bench.daemon.pid().unwrap());
-    bench.daemon.stop().unwrap();
-    let words = ["metisd was told to stop", "no longer waited for", "is not to be used", "burn it again"];
-    bench.failed(&bench.end(burn), 1, &words);
-    drop(slow);
-    gone(writer);
-    has_no_table(&device.device).unwrap();
-    bench.daemon.start().unwrap();
-    bench.afterwards(&device.device, "burn-1", "cancelled", &words);
 }
 
 #[test]

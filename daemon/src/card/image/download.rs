@@ -11,6 +11,7 @@ use reqwest::{Client, Response, StatusCode, Url};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
+use tokio_util::bytes::Bytes;
 
 use super::super::bytes::hex;
 use super::client::because;
@@ -241,24 +242,11 @@ impl Download {
         }
         let Some(mut taken) = part.take() else { return Err(Failed::Final("the part got lost".to_owned())) };
         taken.resumed |= start > 0;
-        let (sender, mut receiver) = mpsc::channel::<tokio_util::bytes::Bytes>(16);
+        let (sender, mut receiver) = mpsc::channel(16);
         let this = self.clone();
         let writer = tokio::task::spawn_blocking(move || {
-            let mut write = || -> Result<(), ImageError> {
-                this.job.space.make(announced.unwrap_or(0), &this.job.image.sha256)?;
-                while let Some(bytes) = receiver.blocking_recv() {
-                    if taken.len + bytes.len() as u64 > limit {
-                        return Err(ImageError::TooLarge { image: this.job.shown.clone(), limit: this.job.limit });
-                    }
-                    taken.file.write_all(&bytes).map_err(|e| this.job.space.failed(&this.part, e))?;
-                    taken.hasher.update(&bytes);
-                    taken.len += bytes.len() as u64;
-                    this.job.wrote(bytes.len() as u64)?;
-                    this.job.progress.send_replace(Progress { stage: "fetch", done: taken.len, total });
-                }
-                Ok(())
-            };
-            let written = write();
+            let room = this.job.space.make(announced.unwrap_or(0), &this.job.image.sha256);
+            let written = room.and_then(|()| this.append(&mut taken, &mut receiver, limit, total));
             (taken, written)
         });
         let read = loop {
@@ -282,6 +270,21 @@ impl Download {
         *part = Some(returned);
         written.map_err(Failed::Error)?;
         read
+    }
+
+    /// Blocking: until nothing comes any more. `total`: bytes of the whole file, 0 where that is not known.
+    fn append(&self, part: &mut Part, from: &mut mpsc::Receiver<Bytes>, limit: u64, total: u64) -> Result<(), ImageError> {
+        while let Some(bytes) = from.blocking_recv() {
+            if part.len + bytes.len() as u64 > limit {
+                return Err(ImageError::TooLarge { image: self.job.shown.clone(), limit: self.job.limit });
+            }
+            part.file.write_all(&bytes).map_err(|e| self.job.space.failed(&self.part, e))?;
+            part.hasher.update(&bytes);
+            part.len += bytes.len() as u64;
+            self.job.wrote(bytes.len() as u64)?;
+            self.job.progress.send_replace(Progress { stage: "fetch", done: part.len, total });
+        }
+        Ok(())
     }
 
     fn lost(&self, error: &tokio::task::JoinError) -> ImageError {

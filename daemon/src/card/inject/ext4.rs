@@ -121,14 +121,7 @@ impl Ext4 {
             let inode = self.fs.stat_ino(ino)?;
             if inode.is_symlink() && (follow_last || !names.is_empty()) {
                 links += 1;
-                if links > MAX_LINKS {
-                    return Err(Error::InvalidArgument("too many levels of symbolic links"));
-                }
-                let target = self.link_target(ino)?;
-                if target.starts_with('/') {
-                    dirs.truncate(1);
-                }
-                parts(&target).rev().for_each(|part| names.push_front(part.to_owned()));
+                self.enter_link(ino, links, &mut dirs, &mut names)?;
                 continue;
             }
             if names.is_empty() {
@@ -147,6 +140,19 @@ impl Ext4 {
             return Ok(Found { parent: here, name: rest.join("/"), ino: None, top });
         }
         Ok(Found { parent: here, name: String::new(), ino: Some(here), top: top(&dirs, "") })
+    }
+
+    /// Puts the link's target before the names that are left; `links`: how many there were on this way.
+    fn enter_link(&self, ino: u32, links: usize, dirs: &mut Vec<(u32, String)>, names: &mut VecDeque<String>) -> Result<(), Error> {
+        if links > MAX_LINKS {
+            return Err(Error::InvalidArgument("too many levels of symbolic links"));
+        }
+        let target = self.link_target(ino)?;
+        if target.starts_with('/') {
+            dirs.truncate(1);
+        }
+        parts(&target).rev().for_each(|part| names.push_front(part.to_owned()));
+        Ok(())
     }
 
     fn link_target(&self, ino: u32) -> Result<String, Error> {

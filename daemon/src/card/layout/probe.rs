@@ -2,6 +2,7 @@
 
 use super::super::ReadAt;
 use super::super::bytes::{byte, le16, le32, slice, text, uuid};
+use super::super::ext::{MAGIC, SUPERBLOCK, at, compat, incompat};
 use super::super::media::read_up_to;
 use super::fat::geometry;
 use super::{FatBits, FileSystem, FsKind, LayoutError};
@@ -16,8 +17,9 @@ pub(super) fn file_system(data: &dyn ReadAt, offset: u64, len: u64) -> Result<Fi
         read_up_to(data, offset + at, want).map_err(|source| LayoutError::Read { offset: offset + at, source })
     };
     let head = read(0, HEAD)?;
-    if le16(&head, 1024 + 56) == 0xEF53 {
-        return Ok(ext(slice(&head, 1024, 1024)));
+    let superblock = slice(&head, SUPERBLOCK as usize, 1024);
+    if le16(superblock, at::MAGIC) == MAGIC {
+        return Ok(ext(superblock));
     }
     if let Some(fat) = fat(&head) {
         let directory = read(fat.root_dir, 32 * 512)?;
@@ -56,15 +58,12 @@ fn by_magic(head: &[u8]) -> Option<&'static str> {
 }
 
 fn ext(superblock: &[u8]) -> FileSystem {
-    const COMPAT_HAS_JOURNAL: u32 = 0x4;
-    const INCOMPAT_EXTENTS: u32 = 0x40;
-    const INCOMPAT_JOURNAL_DEV: u32 = 0x8;
-    let (compat, incompat) = (le32(superblock, 92), le32(superblock, 96));
-    let kind = if incompat & INCOMPAT_JOURNAL_DEV != 0 {
+    let (compatible, incompatible) = (le32(superblock, at::COMPAT), le32(superblock, at::INCOMPAT));
+    let kind = if incompatible & incompat::JOURNAL_DEV != 0 {
         FsKind::Other("external ext journal")
-    } else if incompat & INCOMPAT_EXTENTS != 0 {
+    } else if incompatible & incompat::EXTENTS != 0 {
         FsKind::Ext4
-    } else if compat & COMPAT_HAS_JOURNAL != 0 {
+    } else if compatible & compat::HAS_JOURNAL != 0 {
         FsKind::Other("ext3")
     } else {
         FsKind::Other("ext2")

@@ -17,6 +17,8 @@ pub(super) struct Entry {
 const MBR: &str = "DOS partition table";
 const GPT: &str = "GUID partition table";
 const SECTOR: u64 = 512;
+/// Of a GPT header.
+const SIGNATURE: &[u8] = b"EFI PART";
 const PROTECTIVE: u8 = 0xEE;
 /// Extended partitions: CHS, LBA, Linux.
 const EXTENDED: [u8; 3] = [0x05, 0x0F, 0x85];
@@ -127,11 +129,35 @@ fn logical(data: &dyn ReadAt, extended: &Entry) -> Result<Vec<Entry>, LayoutErro
     Err(damaged(MBR, format!("the chain of logical partitions does not end after {MAX_LOGICAL}")))
 }
 
-/// The sector size is not recorded anywhere: the header is at sector 1 of whichever it is.
+/// A damaged table is refused even where its spare at the end is whole: Linux reads the spare only when told to on its command line
+/// (block/partitions/efi.c, `gpt`), so a card with such a table would not boot. What is said then is how to mend the image.
 fn gpt(data: &dyn ReadAt) -> Result<(Table, Vec<Entry>, Vec<Entry>), LayoutError> {
+    first_gpt(data).map_err(|error| match error {
+        LayoutError::Damaged { table, why } => {
+            let spare = if has_spare_gpt(data) {
+                "its spare at the end of the image is whole, `sgdisk -e IMAGE` restores the table from it"
+            } else {
+                "there is no whole spare at the end of the image either"
+            };
+            LayoutError::Damaged { table, why: format!("{why} ({spare})") }
+        }
+        other => other,
+    })
+}
+
+/// Whether the header in the last sector and its entries are whole.
+fn has_spare_gpt(data: &dyn ReadAt) -> bool {
+    [512, 4096].into_iter().filter_map(|size| Some((size, data.size().checked_sub(size)?))).any(|(sector_size, at)| {
+        let header = read_at(data, at, sector_size as usize).unwrap_or_default();
+        header.starts_with(SIGNATURE) && gpt_entries(data, &header, sector_size).is_ok()
+    })
+}
+
+/// The sector size is not recorded anywhere: the header is at sector 1 of whichever it is.
+fn first_gpt(data: &dyn ReadAt) -> Result<(Table, Vec<Entry>, Vec<Entry>), LayoutError> {
     for sector_size in [512, 4096] {
         let header = read_at(data, sector_size, sector_size as usize)?;
-        if header.starts_with(b"EFI PART") {
+        if header.starts_with(SIGNATURE) {
             let (entries, reserved) = gpt_entries(data, &header, sector_size)?;
             return Ok((Table::Gpt, entries, reserved));
         }

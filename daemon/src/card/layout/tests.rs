@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 
-use super::super::testing::{arg, ok, sfdisk, sparse};
+use super::super::testing::{arg, ok, run, sfdisk, sparse};
 use super::super::{FileImage, MemImage};
 use super::*;
 
@@ -199,11 +199,32 @@ fn a_gpt_with_any_damaged_byte_is_refused() {
         image[at] ^= 1;
         let error = Layout::read(&MemImage(image)).unwrap_err().to_string();
         assert!(error.contains("GUID partition table") && error.contains("checksum"), "byte {at}: {error}");
+        assert!(error.contains("spare at the end of the image is whole"), "byte {at}: {error}");
     }
     let end = pristine.len() / 4;
     let truncated = Layout::read(&MemImage(pristine[..end].to_vec())).unwrap();
     assert_eq!(truncated.partitions.len(), 1, "the partition still fits");
     assert!(matches!(Layout::read(&MemImage(pristine[..end - 512].to_vec())), Err(LayoutError::OutOfRange { number: 1, .. })));
+}
+
+#[test]
+fn a_gpt_with_a_whole_spare_can_be_mended_as_the_refusal_says() {
+    for first in [512..1024, 1024..1024 + 128 * 128, 512 + 88..512 + 92] {
+        let disk = disk(8 * MIB, "label: gpt\nstart=2048,size=2048,type=linux\n");
+        let sound = layout(&disk.path).unwrap();
+        let mut image = std::fs::read(&disk.path).unwrap();
+        image[first.clone()].fill(0);
+        std::fs::write(&disk.path, &image).unwrap();
+        let error = layout(&disk.path).unwrap_err().to_string();
+        assert!(error.contains("spare at the end of the image is whole, `sgdisk -e IMAGE`"), "{first:?}: {error}");
+        run("sgdisk", &["-e", arg(&disk.path)]);
+        assert_eq!(layout(&disk.path).unwrap(), sound, "{first:?}");
+
+        let spare = image.len() - 512;
+        image[spare + 40] ^= 1;
+        let error = Layout::read(&MemImage(image)).unwrap_err().to_string();
+        assert!(error.contains("no whole spare at the end of the image either"), "{first:?}: {error}");
+    }
 }
 
 proptest! {

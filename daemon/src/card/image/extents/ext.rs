@@ -3,26 +3,26 @@
 use std::ops::Range;
 
 use super::super::super::bytes::{le16, le32};
+use super::super::super::ext::{self, at, compat, incompat, ro_compat, state};
 use super::{Part, Refusal, clear_runs};
 
-const COMPAT_RESIZE_INODE: u32 = 0x10;
-const COMPAT_SPARSE_SUPER2: u32 = 0x200;
-const INCOMPAT_RECOVER: u32 = 0x4;
-const INCOMPAT_META_BG: u32 = 0x10;
-const INCOMPAT_64BIT: u32 = 0x80;
-/// filetype, extents, 64bit, mmp, flex_bg, ea_inode, csum_seed, largedir, inline_data, encrypt, casefold.
-const INCOMPAT_KNOWN: u32 = 0x2 | 0x40 | 0x80 | 0x100 | 0x200 | 0x400 | 0x2000 | 0x4000 | 0x8000 | 0x1_0000 | 0x2_0000;
-const RO_COMPAT_SPARSE_SUPER: u32 = 0x1;
-const RO_COMPAT_GDT_CSUM: u32 = 0x10;
-const RO_COMPAT_BIGALLOC: u32 = 0x200;
-const RO_COMPAT_METADATA_CSUM: u32 = 0x400;
-const STATE_VALID: u16 = 0x1;
-const STATE_ERRORS: u16 = 0x2;
+/// Features under which metadata and bitmaps are where this file looks for them.
+const INCOMPAT_KNOWN: u32 = incompat::FILETYPE
+    | incompat::EXTENTS
+    | incompat::BIT64
+    | incompat::MMP
+    | incompat::FLEX_BG
+    | incompat::EA_INODE
+    | incompat::CSUM_SEED
+    | incompat::LARGEDIR
+    | incompat::INLINE_DATA
+    | incompat::ENCRYPT
+    | incompat::CASEFOLD;
 const BG_BLOCK_UNINIT: u16 = 0x2;
 
 /// Free ranges in bytes from the partition's beginning.
 pub(super) fn free(part: &Part<'_>) -> Result<Vec<Range<u64>>, Refusal> {
-    let superblock = part.read(1024, 1024)?;
+    let superblock = part.read(ext::SUPERBLOCK, 1024)?;
     let geometry = Geometry::read(&superblock, part.len)?;
     let table = part.read((geometry.first + 1) * geometry.block, geometry.groups * geometry.desc_size)?;
     let descriptors: Vec<Descriptor> =
@@ -71,15 +71,15 @@ enum Backups {
 
 impl Geometry {
     fn read(raw: &[u8], len: u64) -> Result<Self, Refusal> {
-        let (compat, incompat, ro_compat) = (le32(raw, 92), le32(raw, 96), le32(raw, 100));
-        usable(raw, incompat, ro_compat)?;
+        let (compatible, incompatible, read_only) = (le32(raw, at::COMPAT), le32(raw, at::INCOMPAT), le32(raw, at::RO_COMPAT));
+        usable(raw, incompatible, read_only)?;
         let log = le32(raw, 24);
         let (first, per_group, inodes) = (u64::from(le32(raw, 20)), u64::from(le32(raw, 32)), u64::from(le32(raw, 40)));
         if log > 6 || first > 1 || per_group < 256 || !per_group.is_multiple_of(8) || per_group > 8 << (10 + log) {
             return Err(Refusal::Whole("its superblock is not plausible"));
         }
         let block = 1024 << log;
-        let wide = incompat & INCOMPAT_64BIT != 0;
+        let wide = incompatible & incompat::BIT64 != 0;
         let blocks = u64::from(le32(raw, 4)) | if wide { u64::from(le32(raw, 0x150)) << 32 } else { 0 };
         if blocks <= first || blocks.checked_mul(block).is_none_or(|bytes| bytes > len) {
             return Err(Refusal::Whole("it is larger than its partition"));
@@ -90,10 +90,10 @@ impl Geometry {
         }
         let groups = (blocks - first).div_ceil(per_group);
         let inode_size = if le32(raw, 76) == 0 { 128 } else { u64::from(le16(raw, 88)) };
-        let growth = if compat & COMPAT_RESIZE_INODE == 0 { 0 } else { u64::from(le16(raw, 0xCE)) };
-        let backups = if compat & COMPAT_SPARSE_SUPER2 != 0 {
+        let growth = if compatible & compat::RESIZE_INODE == 0 { 0 } else { u64::from(le16(raw, 0xCE)) };
+        let backups = if compatible & compat::SPARSE_SUPER2 != 0 {
             Backups::Two(u64::from(le32(raw, 0x24C)), u64::from(le32(raw, 0x250)))
-        } else if ro_compat & RO_COMPAT_SPARSE_SUPER != 0 {
+        } else if read_only & ro_compat::SPARSE_SUPER != 0 {
             Backups::Powers
         } else {
             Backups::All
@@ -106,7 +106,7 @@ impl Geometry {
             groups,
             desc_size,
             wide: wide && desc_size >= 64,
-            lazy: ro_compat & (RO_COMPAT_GDT_CSUM | RO_COMPAT_METADATA_CSUM) != 0,
+            lazy: read_only & (ro_compat::GDT_CSUM | ro_compat::METADATA_CSUM) != 0,
             inode_table: (inodes * inode_size).div_ceil(block),
             backup: 1 + (groups * desc_size).div_ceil(block) + growth,
             backups,
@@ -138,19 +138,19 @@ impl Geometry {
     }
 }
 
-fn usable(raw: &[u8], incompat: u32, ro_compat: u32) -> Result<(), Refusal> {
-    let state = le16(raw, 58);
-    let reason = if le16(raw, 56) != 0xEF53 {
+fn usable(raw: &[u8], incompatible: u32, read_only: u32) -> Result<(), Refusal> {
+    let found = le16(raw, at::STATE);
+    let reason = if le16(raw, at::MAGIC) != ext::MAGIC {
         "it has no superblock"
-    } else if incompat & INCOMPAT_RECOVER != 0 {
+    } else if incompatible & incompat::RECOVER != 0 {
         "its journal is not replayed"
-    } else if incompat & INCOMPAT_META_BG != 0 {
+    } else if incompatible & incompat::META_BG != 0 {
         "it has meta block groups"
-    } else if ro_compat & RO_COMPAT_BIGALLOC != 0 {
+    } else if read_only & ro_compat::BIGALLOC != 0 {
         "it allocates clusters of blocks"
-    } else if incompat & !INCOMPAT_KNOWN != 0 {
+    } else if incompatible & !INCOMPAT_KNOWN != 0 {
         "it has a feature that metis does not know"
-    } else if state & STATE_VALID == 0 || state & STATE_ERRORS != 0 {
+    } else if found & state::VALID == 0 || found & state::ERRORS != 0 {
         "it was not unmounted cleanly"
     } else {
         return Ok(());
