@@ -137,7 +137,7 @@ impl Life {
         let target = format!("{node} to /dev/sdz");
         let audit = Audit { uid: 1000, role: "maintenance".into(), method: "Card.Burn".into(), target, allowed: true };
         self.feed(Event::Asked(Request::Audit(audit))).await?;
-        let request = Request::Admit { requester: "erika (uid 1000)".into(), runbook: runbook(node) };
+        let request = Request::admit("erika (uid 1000)", runbook(node));
         let mut orders = self.feed(Event::Asked(request)).await?;
         while let Some(Order::Start { run, step, attempt, .. }) = orders.into_iter().find(|order| matches!(order, Order::Start { .. })) {
             let writes = step.as_str() == "card.write";

@@ -52,7 +52,7 @@ fn device(path: String, allow_fixed: bool) -> Result<Destination, Status> {
 
 impl Context {
     async fn admit(&self, caller: &Admitted, planned: &Planned) -> Result<RunId, Status> {
-        let asked = control::Request::Admit { requester: caller.caller.label(), runbook: planned.runbook.clone() };
+        let asked = control::Request::admit(caller.caller.label(), planned.runbook.clone());
         match self.ask(asked).await? {
             Reply::Admitted { run } => Ok(run),
             Reply::Refused { guards } => Err(errors::refused(&guards)),

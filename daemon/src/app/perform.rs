@@ -25,6 +25,9 @@ pub async fn effects(mut orders: mpsc::UnboundedReceiver<Effect>, world: Arc<Wor
                     tell(&record);
                     world.forget(&record.id);
                 }
+                // Only an armed metis is ordered to, and nothing arms it yet.
+                Some(Effect::PlanShutdown { domains, .. }) => tracing::error!("no plan is made for {domains:?}"),
+                Some(Effect::PowerOffThisHost { run, .. }) => tracing::error!("{run}: this host is not powered off"),
                 None => break,
             },
             Some(ended) = jobs.join_next() => if let Err(error) = ended {

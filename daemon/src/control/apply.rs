@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Belief, Fact, Life, RUNS_KEPT, RunRecord, SettingsState, Stamp, State, TriggerRecord};
+use super::{Belief, ClaimRecord, Fact, Life, RUNS_KEPT, RunRecord, SettingsState, Stamp, State, TriggerRecord};
 use crate::runbook::{Hold, Run, Runbook, Status};
 use crate::site::RunId;
 
@@ -44,6 +44,8 @@ fn apply_to_site(state: &mut State, fact: &Fact, stamp: &Stamp) {
                 trigger.cleared.get_or_insert(at);
             }
         }
+        Fact::Armed { mode, .. } => state.armed = Some(*mode),
+        Fact::Disarmed { .. } => state.armed = None,
         Fact::JournalDegraded { reason } => state.journal_trouble = Some(reason.clone()),
         Fact::JournalRestored => state.journal_trouble = None,
         _ => {}
@@ -51,12 +53,14 @@ fn apply_to_site(state: &mut State, fact: &Fact, stamp: &Stamp) {
 }
 
 fn apply_to_runs(state: &mut State, id: &RunId, fact: &Fact, stamp: &Stamp) {
-    if let Fact::RunAdmitted { runbook, requester, settings, boot_id, .. } = fact {
+    apply_to_claims(state, id, fact, stamp);
+    if let Fact::RunAdmitted { runbook, requester, settings, boot_id, cause, deadline, .. } = fact {
         if state.run(id).is_none() {
             state.run_numbers = state.run_numbers.saturating_add(1).max(number(id));
             state.runs.push_back(Arc::new(RunRecord {
                 id: id.clone(),
-                run: Run::new(Runbook::clone(runbook)),
+                run: Run { deadline: *deadline, ..Run::new(Runbook::clone(runbook)) },
+                cause: cause.clone(),
                 requester: requester.clone(),
                 settings: settings.clone(),
                 boot_id: boot_id.clone(),
@@ -74,6 +78,24 @@ fn apply_to_runs(state: &mut State, id: &RunId, fact: &Fact, stamp: &Stamp) {
     forget_oldest(state);
 }
 
+fn apply_to_claims(state: &mut State, id: &RunId, fact: &Fact, stamp: &Stamp) {
+    match fact {
+        Fact::Claimed { step, claims, .. } => {
+            for claim in claims {
+                let same = |record: &ClaimRecord| record.claim.object == claim.object && record.claim.change == claim.change;
+                if !state.claims.iter().any(same) {
+                    let (claim, run, step) = (claim.clone(), id.clone(), step.clone());
+                    state.claims.push(ClaimRecord { claim, run, step, at: stamp.now.wall });
+                }
+            }
+        }
+        Fact::Released { objects, .. } => state.claims.retain(|record| !objects.contains(&record.claim.object)),
+        Fact::Collected { blob, .. } => state.collected = Some((id.clone(), blob.clone())),
+        Fact::FarewellOrdered { .. } => state.farewell = Some(id.clone()),
+        _ => {}
+    }
+}
+
 fn apply_to_run(record: &mut RunRecord, fact: &Fact, stamp: &Stamp) {
     let (boot, at) = (stamp.now.boot, stamp.now.wall);
     let run = &mut record.run;
@@ -86,6 +108,10 @@ fn apply_to_run(record: &mut RunRecord, fact: &Fact, stamp: &Stamp) {
             run.settled(step, Status::Waiting { until: *until, then: *then }, detail, boot, at);
         }
         Fact::StepEnded { step, status, detail, .. } => run.settled(step, *status, detail, boot, at),
+        Fact::LimitsCut { deadline, limits, .. } => {
+            run.deadline = Some(*deadline);
+            run.recut(limits.clone(), boot);
+        }
         Fact::Milestone { step, message, .. } => run.milestone(step, message),
         Fact::CancelRequested { because, .. } => run.cancelled(because),
         Fact::RunEnded { outcome, reason, .. } => {

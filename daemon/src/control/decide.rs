@@ -1,11 +1,12 @@
 //! What an event means: facts to record and orders to carry out. Pure and total.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::draft::Draft;
-use super::{Event, Fact, Reply, Request, State, recover, request};
+use super::{Event, Fact, Reply, Request, State, outage, recover, request};
 use crate::runbook::{Mode, settle};
-use crate::site::{DomainName, Now, OnTrigger, RunId, StepId, UpsName, Verdict};
+use crate::site::{DomainName, NodeName, Now, OnTrigger, RunId, StepId, UpsName, Verdict};
 
 /// What was decided. The facts are recorded and applied, then the orders are carried out, then the reply is sent.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -51,6 +52,26 @@ pub enum Order {
         /// Which.
         run: RunId,
     },
+    /// Plan a shutdown and ask for it.
+    PlanShutdown {
+        /// For these domains.
+        domains: BTreeSet<DomainName>,
+        /// Why, for people.
+        because: String,
+        /// What becomes of the hosts.
+        mode: OnTrigger,
+        /// Runtime that was left, where it was known.
+        runtime: Option<Duration>,
+    },
+    /// Power this host off: the run in whose plan that stands is recorded as ended.
+    PowerOffThisHost {
+        /// Which run.
+        run: RunId,
+        /// This host.
+        node: NodeName,
+        /// Until it acts.
+        delay: Duration,
+    },
     /// End the loop.
     Stop,
 }
@@ -71,8 +92,9 @@ fn meaning(draft: &mut Draft<'_>, event: &Event) -> Option<Reply> {
         Event::UpsVerdict { ups, verdict, reason } => judge_ups(draft, ups, *verdict, reason),
         Event::FsdLatched { ups } => draft.add(Fact::FsdLatched { ups: ups.clone() }),
         Event::DomainVerdict { domain, verdict, reason } => judge_domain(draft, domain, *verdict, reason),
-        Event::Trigger { domain, because, budget, runtime } => trigger(draft, domain, because, *budget, *runtime),
-        Event::TriggerGone { domain, because } => clear_trigger(draft, domain, because),
+        Event::Trigger { domain, because, budget, runtime } => outage::trigger(draft, domain, because, *budget, *runtime),
+        Event::Runtime { left } => outage::runtime(draft, left),
+        Event::TriggerGone { domain, because } => outage::clear_trigger(draft, domain, because),
         Event::StepFinished { run, step, attempt, result } => {
             let settled = draft.state.run(run).and_then(|record| settle(&record.run, step, *attempt, result, draft.now));
             if let Some((status, detail)) = settled {
@@ -92,7 +114,25 @@ fn meaning(draft: &mut Draft<'_>, event: &Event) -> Option<Reply> {
             }
         }
         Event::ClockJumped { seconds } => draft.add(Fact::ClockJumped { seconds: *seconds }),
-        Event::Asked(Request::Admit { requester, runbook }) => return Some(request::admit(draft, requester, runbook)),
+        Event::Asked(Request::Admit { requester, runbook, cause, within }) => {
+            return Some(request::admit(draft, requester, runbook, cause, *within));
+        }
+        Event::Asked(Request::Claim { run, step, claims }) => return Some(request::claim(draft, run, step, claims)),
+        Event::Asked(Request::Release { run, objects, because }) => {
+            draft.add(Fact::Released { run: run.clone(), objects: objects.clone(), because: because.clone() });
+            return Some(Reply::Noted);
+        }
+        Event::Asked(Request::Collected { run, blob }) => {
+            draft.add(Fact::Collected { run: run.clone(), blob: blob.clone() });
+            return Some(Reply::Noted);
+        }
+        Event::Asked(Request::Arm { requester, mode }) => return Some(request::arm(draft, requester, *mode)),
+        Event::Asked(Request::Disarm { requester }) => {
+            if draft.state.armed.is_some() {
+                draft.add(Fact::Disarmed { requester: requester.clone() });
+            }
+            return Some(Reply::Noted);
+        }
         Event::Asked(Request::Cancel { requester, run, execute }) => return Some(request::cancel(draft, requester, run, *execute)),
         Event::Asked(Request::Audit(audit)) => {
             draft.add(Fact::CallAudited { audit: audit.clone() });
@@ -119,21 +159,10 @@ fn judge_domain(draft: &mut Draft<'_>, domain: &DomainName, to: Verdict, reason:
     let since = draft.state.life.as_ref().map(|life| life.started);
     let of_earlier_life = draft.state.triggers.get(domain).is_some_and(|trigger| trigger.cleared.is_none() && Some(trigger.at) < since);
     if to == Verdict::Online && of_earlier_life {
-        clear_trigger(draft, domain, "the mains are back; the trigger was decided before metisd was restarted");
+        outage::clear_trigger(draft, domain, "the mains are back; the trigger was decided before metisd was restarted");
     }
-}
-
-fn trigger(draft: &mut Draft<'_>, domain: &DomainName, because: &str, budget: Duration, runtime: Option<Duration>) {
-    let stands = draft.state.triggers.get(domain).is_some_and(|trigger| trigger.cleared.is_none());
-    if !stands {
-        let would_act = draft.state.settings.as_ref().map_or(OnTrigger::Observe, |settings| settings.adopted.on_trigger);
-        draft.add(Fact::TriggerDecided { domain: domain.clone(), because: because.to_owned(), would_act, budget, runtime });
-    }
-}
-
-fn clear_trigger(draft: &mut Draft<'_>, domain: &DomainName, because: &str) {
-    if draft.state.triggers.get(domain).is_some_and(|trigger| trigger.cleared.is_none()) {
-        draft.add(Fact::TriggerCleared { domain: domain.clone(), because: because.to_owned() });
+    if to == Verdict::Online {
+        outage::undo_where_mains_are_back(draft);
     }
 }
 

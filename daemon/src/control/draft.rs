@@ -1,10 +1,11 @@
 //! A decision in the making: facts are applied to a copy as they are decided, so that the next question is asked of the state to come.
 
+use super::decide::Order;
 use super::recover::left_behind;
 use super::takeover::{Kind, OnStop, needs_journal, on_stop};
-use super::{Decision, Fact, Order, Reply, RunRecord, Stamp, State, apply};
+use super::{Decision, Fact, Reply, RunRecord, Stamp, State, apply, outage};
 use crate::runbook::{self, Status};
-use crate::site::{Now, RunId, StepId};
+use crate::site::{Now, RunId, Step, StepId};
 
 /// See the module.
 pub(super) struct Draft<'a> {
@@ -25,6 +26,11 @@ impl<'a> Draft<'a> {
         let stamp = Stamp { seq: self.state.last_seq.saturating_add(1), now: self.now.clone() };
         apply(&mut self.state, &fact, &stamp);
         self.facts.push(fact);
+    }
+
+    /// Decides on something to be carried out.
+    pub(super) fn order(&mut self, order: Order) {
+        self.orders.push(order);
     }
 
     /// Decides where a step goes.
@@ -82,6 +88,10 @@ impl<'a> Draft<'a> {
     fn take(&mut self, id: &RunId, order: runbook::Order, waits: bool) {
         let run = id.clone();
         match order {
+            // Nobody would be left to record it: it is done once the run is recorded as ended.
+            runbook::Order::Start { step, .. } if self.is_farewell(id, &step) => {
+                self.settle(&run, &step, Status::Done, "ordered once this run is recorded".to_owned());
+            }
             runbook::Order::Start { step, mode, attempt, deadline } => {
                 self.add(Fact::StepStarted { run: run.clone(), step: step.clone(), mode, attempt, deadline });
                 self.orders.push(Order::Start { run, step, mode, attempt, deadline });
@@ -97,10 +107,30 @@ impl<'a> Draft<'a> {
                 }
                 self.add(Fact::RunEnded { run: run.clone(), outcome, reason });
                 self.orders.push(Order::Ended { run });
+                self.farewell(id);
+                outage::want_shutdown(self);
             }
             runbook::Order::Timer { at } if waits => self.orders.push(Order::Timer { at }),
             // Asked for again once the other orders were taken.
             runbook::Order::Timer { .. } => {}
+        }
+    }
+
+    fn is_farewell(&self, id: &RunId, step: &StepId) -> bool {
+        let planned = self.state.run(id).and_then(|record| record.run.book.step(step));
+        planned.is_some_and(|planned| matches!(planned.action, Step::PowerOffThisHost { .. }))
+    }
+
+    /// This host's own power-off, where the run's plan came to it.
+    pub(super) fn farewell(&mut self, id: &RunId) {
+        let Some(record) = self.state.run(id) else { return };
+        let last = record.run.book.steps().find_map(|step| match &step.action {
+            Step::PowerOffThisHost { node, delay } if record.run.status(&step.id) == Status::Done => Some((node.clone(), *delay)),
+            _ => None,
+        });
+        if let Some((node, delay)) = last {
+            self.add(Fact::FarewellOrdered { run: id.clone() });
+            self.orders.push(Order::PowerOffThisHost { run: id.clone(), node, delay });
         }
     }
 

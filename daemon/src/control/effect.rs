@@ -1,5 +1,6 @@
 //! What leaves the mailbox: work to be performed, and word of what ended.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::RunRecord;
 use crate::runbook::Mode;
-use crate::site::{Progress, RunId, SettingsDigest, Step, StepId};
+use crate::site::{DomainName, NodeName, OnTrigger, Progress, RunId, SettingsDigest, Step, StepId};
 
 /// What the composition root has to do. It is sent after the facts behind it were recorded.
 #[derive(Debug)]
@@ -17,6 +18,26 @@ pub enum Effect {
     Perform(Box<Job>),
     /// A run has ended: report it.
     Ended(Arc<RunRecord>),
+    /// Plan a shutdown for these domains and ask for it, again and again until it is admitted or nobody wants it any more.
+    PlanShutdown {
+        /// Domains that are about to lose power.
+        domains: BTreeSet<DomainName>,
+        /// Why, for people.
+        because: String,
+        /// What becomes of the hosts.
+        mode: OnTrigger,
+        /// Runtime that was left, where it was known.
+        runtime: Option<Duration>,
+    },
+    /// The run is recorded: power this host off.
+    PowerOffThisHost {
+        /// At the end of this run.
+        run: RunId,
+        /// This host.
+        node: NodeName,
+        /// Until it acts.
+        delay: Duration,
+    },
 }
 
 /// One attempt at a step.
@@ -32,8 +53,8 @@ pub struct Job {
     pub mode: Mode,
     /// What.
     pub action: Step,
-    /// Boot time at which `cancel` fires.
-    pub deadline: Duration,
+    /// Boot time at which `cancel` fires; it may come nearer.
+    pub deadline: watch::Receiver<Duration>,
     /// Settings to which the run is pinned.
     pub settings: SettingsDigest,
     /// Fires when the attempt has to end.

@@ -1,10 +1,11 @@
 //! What reaches the mailbox, and what is answered.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Adopted, Audit};
 use crate::runbook::{Runbook, StepResult};
-use crate::site::{DomainName, Guard, RunId, Step, StepId, UpsName, Verdict};
+use crate::site::{Cause, Claim, DomainName, Guard, ObjectRef, OnTrigger, RunId, Step, StepId, UpsName, Verdict};
 
 /// Something that happened. Events are not stored; what is decided on them is.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,6 +59,11 @@ pub enum Event {
         budget: Duration,
         /// Runtime that is left, where it is known.
         runtime: Option<Duration>,
+    },
+    /// Runtime that is left to domains that run on battery.
+    Runtime {
+        /// By domain.
+        left: BTreeMap<DomainName, Duration>,
     },
     /// The reason of a trigger is gone.
     TriggerGone {
@@ -113,6 +119,47 @@ pub enum Request {
         requester: String,
         /// The plan; one with refusals is refused.
         runbook: Runbook<Step>,
+        /// Why.
+        cause: Cause,
+        /// It has to have ended after this time.
+        within: Option<Duration>,
+    },
+    /// Record what a step is about to change; answered once it is recorded.
+    Claim {
+        /// Of this run.
+        run: RunId,
+        /// Which.
+        step: StepId,
+        /// Each, not so before.
+        claims: Vec<Claim>,
+    },
+    /// Record that changes were undone, or are somebody else's now.
+    Release {
+        /// By this run.
+        run: RunId,
+        /// On these objects.
+        objects: Vec<ObjectRef>,
+        /// Why.
+        because: String,
+    },
+    /// Record what was seen of the cluster.
+    Collected {
+        /// By this run.
+        run: RunId,
+        /// SHA-256 of the blob.
+        blob: String,
+    },
+    /// Act upon triggers from now on.
+    Arm {
+        /// Who asks, for people.
+        requester: String,
+        /// How.
+        mode: OnTrigger,
+    },
+    /// Only record triggers from now on.
+    Disarm {
+        /// Who asks, for people.
+        requester: String,
     },
     /// End a run, or say what that would unwind.
     Cancel {
@@ -127,6 +174,13 @@ pub enum Request {
     Audit(Audit),
     /// Stop the daemon: runs that cannot be resumed are cancelled, the others stay as they are.
     Stop,
+}
+
+impl Request {
+    /// Somebody asks for that plan, and the time is not short.
+    pub fn admit(requester: impl Into<String>, runbook: Runbook<Step>) -> Self {
+        Self::Admit { requester: requester.into(), runbook, cause: Cause::Person, within: None }
+    }
 }
 
 /// What is answered.

@@ -179,6 +179,11 @@ pub enum Fact {
         /// SHA-256 of the blob in the journal's store.
         blob: String,
     },
+    /// The run is recorded as ended; now this host is ordered to power off.
+    FarewellOrdered {
+        /// At the end of this run.
+        run: RunId,
+    },
     /// From now on a trigger is acted upon.
     Armed {
         /// Who, for people.
@@ -332,6 +337,7 @@ const KINDS: &[&str] = &[
     "run.claimed",
     "run.released-claims",
     "run.collected",
+    "run.farewell-ordered",
     "daemon.armed",
     "daemon.disarmed",
     "run.held",
@@ -371,6 +377,7 @@ impl Fact {
             Self::Claimed { .. } => "run.claimed",
             Self::Released { .. } => "run.released-claims",
             Self::Collected { .. } => "run.collected",
+            Self::FarewellOrdered { .. } => "run.farewell-ordered",
             Self::Armed { .. } => "daemon.armed",
             Self::Disarmed { .. } => "daemon.disarmed",
             Self::RunHeld { .. } => "run.held",
@@ -397,6 +404,7 @@ impl Fact {
             | Self::Claimed { run, .. }
             | Self::Released { run, .. }
             | Self::Collected { run, .. }
+            | Self::FarewellOrdered { run }
             | Self::RunHeld { run, .. }
             | Self::RunReleased { run }
             | Self::StepStarted { run, .. }

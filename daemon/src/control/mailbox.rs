@@ -11,6 +11,7 @@ use super::decide::{Decision, Order, decide};
 use super::failpoint::Failpoint;
 use super::handle::{Handle, Letter};
 use super::port::FactLog;
+use super::takeover::Kind;
 use super::view::{View, Volatile};
 use super::{Adopted, Effect, Event, Fact, Job, ProgressSink, Reply, Stamp, State, StepProgress, Told, apply, tell};
 use crate::journal::{Health, Record};
@@ -48,6 +49,12 @@ impl Default for Options {
     }
 }
 
+/// What the loop holds of an attempt under way.
+struct Attempt {
+    cancel: CancellationToken,
+    deadline: watch::Sender<Duration>,
+}
+
 /// The owner of the state. See [`Mailbox::new`] and [`Mailbox::run`].
 pub struct Mailbox<L, N> {
     state: State,
@@ -61,7 +68,7 @@ pub struct Mailbox<L, N> {
     health: watch::Receiver<Health>,
     power: Arc<power::Settings>,
     watch: power::Watch,
-    jobs: BTreeMap<(RunId, StepId), CancellationToken>,
+    jobs: BTreeMap<(RunId, StepId), Attempt>,
     progress: BTreeMap<RunId, watch::Sender<Option<StepProgress>>>,
     timers: BTreeSet<Duration>,
     ticked: Duration,
@@ -202,8 +209,21 @@ impl<L: FactLog, N: Fn() -> Now + Send + 'static> Mailbox<L, N> {
         }
     }
 
-    /// What the policy found becomes events.
+    /// What the policy found becomes events; a shutdown under way hears what the batteries still give.
     async fn judge(&mut self, changes: Vec<power::Change>, now: &Now) {
+        self.judge_changes(changes, now).await;
+        if self.state.active().any(|record| Kind::of(&record.run.book.kind) == Some(Kind::Shutdown)) {
+            let domains = self.watch.snapshot(&self.power, now).domains;
+            let failing = domains.into_iter().filter(|domain| matches!(domain.verdict, Verdict::OnBattery | Verdict::Critical));
+            let factor = self.power.thresholds.runtime_safety_factor.max(1.0);
+            let left: BTreeMap<_, _> = failing.filter_map(|domain| Some((domain.name, domain.runtime?.div_f64(factor)))).collect();
+            if !left.is_empty() {
+                self.process(Event::Runtime { left }).await;
+            }
+        }
+    }
+
+    async fn judge_changes(&mut self, changes: Vec<power::Change>, now: &Now) {
         for change in changes {
             let event = match change {
                 power::Change::Ups { ups, to, reason, .. } => Event::UpsVerdict { ups, verdict: to, reason },
@@ -285,6 +305,9 @@ impl<L: FactLog, N: Fn() -> Now + Send + 'static> Mailbox<L, N> {
         for (fact, seq) in facts.iter().zip(first..) {
             let stamp = Stamp { seq, now: now.clone() };
             apply(&mut self.state, fact, &stamp);
+            if let Fact::LimitsCut { run, .. } = fact {
+                self.tell_deadlines(run);
+            }
             let told = Told { stamp, fact: fact.clone() };
             tell::log(&told);
             let _ = self.told.send(Arc::new(told));
@@ -297,15 +320,31 @@ impl<L: FactLog, N: Fn() -> Now + Send + 'static> Mailbox<L, N> {
             match order {
                 Order::Start { run, step, mode, attempt, deadline } => self.start(run, step, mode, attempt, deadline),
                 Order::Abort { run, step } => {
-                    if let Some(token) = self.jobs.get(&(run, step)) {
-                        token.cancel();
+                    if let Some(attempt) = self.jobs.get(&(run, step)) {
+                        attempt.cancel.cancel();
                     }
                 }
                 Order::Timer { at } => {
                     self.timers.insert(at.max(now.boot));
                 }
                 Order::Ended { run } => self.ended(&run),
+                Order::PlanShutdown { domains, because, mode, runtime } => {
+                    let _ = self.effects.send(Effect::PlanShutdown { domains, because, mode, runtime });
+                }
+                Order::PowerOffThisHost { run, node, delay } => {
+                    let _ = self.effects.send(Effect::PowerOffThisHost { run, node, delay });
+                }
                 Order::Stop => self.stopped = true,
+            }
+        }
+    }
+
+    /// Attempts under way hear that their deadline has come nearer.
+    fn tell_deadlines(&self, run: &RunId) {
+        let Some(record) = self.state.run(run) else { return };
+        for ((_, step), attempt) in self.jobs.iter().filter(|((of, _), _)| of == run) {
+            if let Some(deadline) = record.run.state(step).and_then(|state| state.deadline) {
+                attempt.deadline.send_if_modified(|known| std::mem::replace(known, deadline) != deadline);
             }
         }
     }
@@ -315,7 +354,8 @@ impl<L: FactLog, N: Fn() -> Now + Send + 'static> Mailbox<L, N> {
         let Some(action) = record.run.book.step(&step).and_then(|planned| action(&planned.action, &planned.form, mode)) else { return };
         let settings = record.settings.clone();
         let cancel = CancellationToken::new();
-        self.jobs.insert((run.clone(), step.clone()), cancel.clone());
+        let (to_attempt, deadline) = watch::channel(deadline);
+        self.jobs.insert((run.clone(), step.clone()), Attempt { cancel: cancel.clone(), deadline: to_attempt });
         let channel = self.progress.entry(run.clone()).or_insert_with(|| watch::Sender::new(None));
         let progress = ProgressSink::new(step.clone(), channel.clone());
         let job = Job { run, step, attempt, mode, action, deadline, settings, cancel, progress };
@@ -324,9 +364,9 @@ impl<L: FactLog, N: Fn() -> Now + Send + 'static> Mailbox<L, N> {
 
     /// Whatever of the run still runs is nobody's any more.
     fn ended(&mut self, run: &RunId) {
-        self.jobs.retain(|(of, _), token| {
+        self.jobs.retain(|(of, _), attempt| {
             if of == run {
-                token.cancel();
+                attempt.cancel.cancel();
             }
             of != run
         });

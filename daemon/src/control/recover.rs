@@ -2,7 +2,7 @@
 
 use super::draft::Draft;
 use super::takeover::{Kind, OnRestart, on_restart};
-use super::{Adopted, Fact, RunRecord};
+use super::{Adopted, Fact, RunRecord, outage};
 use crate::runbook::{self, Outcome, Replay, Status};
 use crate::site::{RunId, Step};
 
@@ -16,6 +16,16 @@ pub(super) fn recover(draft: &mut Draft<'_>, version: &str, settings: &Adopted, 
     let left: Vec<RunId> = draft.state.active().map(|record| record.id.clone()).collect();
     for run in left {
         take_up(draft, &run);
+    }
+    outage::want_shutdown(draft);
+    say_farewell_again(draft);
+}
+
+/// The run was recorded, and metisd stopped before this host was ordered to power off.
+fn say_farewell_again(draft: &mut Draft<'_>) {
+    let newest = draft.state.runs.back().filter(|record| record.boot_id == draft.now.boot_id && record.run.outcome.is_some());
+    if let Some(id) = newest.map(|record| record.id.clone()).filter(|id| draft.state.farewell.as_ref() != Some(id)) {
+        draft.farewell(&id);
     }
 }
 

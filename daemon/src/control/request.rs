@@ -3,12 +3,14 @@
 use super::draft::Draft;
 use super::recover::left_behind;
 use super::takeover::{IMAGES_AT_ONCE, Kind, OnStop, Takeover, clash, needs_journal, on_stop, takeover};
-use super::{Fact, Reply, RunRecord, State};
+use std::time::Duration;
+
+use super::{Fact, Reply, RunRecord, State, outage};
 use crate::runbook::{Runbook, Status};
-use crate::site::{Cause, Guard, RunId, SettingsDigest, Step};
+use crate::site::{Cause, Claim, Guard, OnTrigger, RunId, SettingsDigest, Step, StepId};
 
 /// Admits a plan, or says everything that stands in its way.
-pub(super) fn admit(draft: &mut Draft<'_>, requester: &str, book: &Runbook<Step>) -> Reply {
+pub(super) fn admit(draft: &mut Draft<'_>, requester: &str, book: &Runbook<Step>, cause: &Cause, within: Option<Duration>) -> Reply {
     let mut guards = book.refusals.clone();
     let mut preempted = Vec::new();
     match Kind::of(&book.kind) {
@@ -36,8 +38,43 @@ pub(super) fn admit(draft: &mut Draft<'_>, requester: &str, book: &Runbook<Step>
     }
     let settings = draft.state.settings.as_ref().map_or_else(|| SettingsDigest::new(""), |settings| settings.adopted.digest.clone());
     let (runbook, requester, boot_id) = (Box::new(book.clone()), requester.to_owned(), draft.now.boot_id.clone());
-    draft.add(Fact::RunAdmitted { run: run.clone(), runbook, requester, settings, boot_id, cause: Cause::Person, deadline: None });
+    draft.add(Fact::RunAdmitted { run: run.clone(), runbook, requester, settings, boot_id, cause: cause.clone(), deadline: None });
+    if let Some(left) = within {
+        outage::recut(draft, &run, left);
+    }
     Reply::Admitted { run }
+}
+
+/// Records what a step is about to change: undone later is what stands here, and nothing else.
+pub(super) fn claim(draft: &mut Draft<'_>, run: &RunId, step: &StepId, claims: &[Claim]) -> Reply {
+    match draft.state.run(run) {
+        Some(record) if record.run.outcome.is_none() => {
+            draft.add(Fact::Claimed { run: run.clone(), step: step.clone(), claims: claims.to_vec() });
+            Reply::Noted
+        }
+        Some(_) | None => Reply::NoSuchRun,
+    }
+}
+
+/// Arms, unless that would stop the site at once.
+pub(super) fn arm(draft: &mut Draft<'_>, requester: &str, mode: OnTrigger) -> Reply {
+    let critical: Vec<_> =
+        draft.state.triggers.iter().filter(|(_, trigger)| trigger.cleared.is_none()).map(|(name, _)| name.as_str()).collect();
+    if !critical.is_empty() {
+        let message = format!(
+            "{} is about to lose power: metis is armed on mains, or `metisctl shutdown --execute` stops the site now",
+            critical.join(", ")
+        );
+        return Reply::Refused { guards: vec![guard("power.critical", message)] };
+    }
+    if draft.state.on_trigger() != mode {
+        draft.add(if mode == OnTrigger::Observe {
+            Fact::Disarmed { requester: requester.to_owned() }
+        } else {
+            Fact::Armed { requester: requester.to_owned(), mode }
+        });
+    }
+    Reply::Noted
 }
 
 fn guard(name: &str, message: String) -> Guard {
@@ -80,6 +117,10 @@ pub(super) fn cancel(draft: &mut Draft<'_>, requester: &str, id: &RunId, execute
     let Some(record) = draft.state.run(id).cloned() else { return Reply::NoSuchRun };
     if let Some(outcome) = record.run.outcome {
         return Reply::Cancel { consequences: vec![format!("{id} has ended already: {}", outcome.name())], cancelled: false };
+    }
+    if record.run.committed() {
+        let line = format!("{id} is past its point of no return: it goes on to its end, and is not undone half-way");
+        return Reply::Cancel { consequences: vec![line], cancelled: false };
     }
     if let Some(because) = &record.run.cancel {
         return Reply::Cancel { consequences: vec![format!("{id} is being cancelled already: {because}")], cancelled: true };

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Adopted;
 use crate::runbook::Run;
-use crate::site::{BootId, DomainName, OnTrigger, RunId, SettingsDigest, Step, UpsName, Verdict};
+use crate::site::{BootId, Cause, Claim, DomainName, OnTrigger, RunId, SettingsDigest, Step, StepId, UpsName, Verdict};
 
 /// Runs that have ended are kept up to this many; older ones are in the journal only.
 pub const RUNS_KEPT: usize = 100;
@@ -38,6 +38,32 @@ pub struct State {
     pub triggers: BTreeMap<DomainName, TriggerRecord>,
     /// Why facts do not reach the disk.
     pub journal_trouble: Option<String>,
+    /// What is done on a trigger; `None`: disarmed.
+    #[serde(default)]
+    pub armed: Option<OnTrigger>,
+    /// What metis changed and has not undone.
+    #[serde(default)]
+    pub claims: Vec<ClaimRecord>,
+    /// The newest record of what was seen of the cluster: run and blob.
+    #[serde(default)]
+    pub collected: Option<(RunId, String)>,
+    /// The newest run at whose end this host was ordered to power off.
+    #[serde(default)]
+    pub farewell: Option<RunId>,
+}
+
+/// A change that metis made, or was about to make, and has not undone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClaimRecord {
+    /// What.
+    #[serde(flatten)]
+    pub claim: Claim,
+    /// By this run.
+    pub run: RunId,
+    /// In this step.
+    pub step: StepId,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// From start to stop of metisd.
@@ -108,6 +134,9 @@ pub struct RunRecord {
     pub settings: SettingsDigest,
     /// The boot it belongs to.
     pub boot_id: BootId,
+    /// Why it was begun.
+    #[serde(default)]
+    pub cause: Cause,
     /// When it was admitted.
     pub started: Timestamp,
     /// When it ended.
@@ -127,6 +156,16 @@ impl State {
     /// Runs that have not ended, oldest first.
     pub fn active(&self) -> impl Iterator<Item = &Arc<RunRecord>> {
         self.runs.iter().filter(|record| record.run.outcome.is_none())
+    }
+
+    /// What is done on a trigger.
+    pub fn on_trigger(&self) -> OnTrigger {
+        self.armed.unwrap_or_default()
+    }
+
+    /// What that run changed and has not undone.
+    pub fn claims_of(&self, run: &RunId) -> impl Iterator<Item = &ClaimRecord> {
+        self.claims.iter().filter(move |record| record.run == *run)
     }
 
     /// Whether the daemon was told to stop.

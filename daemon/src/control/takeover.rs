@@ -1,5 +1,7 @@
 //! Who gives way to whom: rules by kind of run, each one `match` without `_`, so that a new kind has to answer every question.
 
+use std::collections::BTreeSet;
+
 use crate::runbook::Runbook;
 use crate::site::Step;
 
@@ -50,17 +52,17 @@ pub enum Takeover {
     Preempts,
 }
 
-/// The table. `clash`: both write to the same device.
+/// The table. `clash`: both write to the same device, or stop the same host.
 pub fn takeover(newcomer: Kind, running: Kind, clash: bool) -> Takeover {
     use Kind::{Burn, Image, Shutdown, Startup};
     use Takeover::{Beside, Preempts, Refused};
     match (newcomer, running) {
         (Burn, Burn) if clash => Refused("it writes to the same device"),
-        (Burn | Startup, Burn | Image) | (Image, Burn | Image | Startup) => Beside,
+        (Shutdown, Shutdown) if clash => Refused("it stops some of the same hosts"),
+        (Burn | Startup, Burn | Image) | (Image, Burn | Image | Startup) | (Shutdown, Shutdown) => Beside,
         (Burn | Image, Shutdown) => Refused("the site is being shut down"),
         (Burn, Startup) => Refused("the cluster is being started"),
         (Shutdown, Burn | Image | Startup) => Preempts,
-        (Shutdown, Shutdown) => Refused("a shutdown is under way"),
         (Startup, Shutdown) => Refused("the site is being shut down, and a shutdown is not undone half-way"),
         (Startup, Startup) => Refused("a start-up is under way"),
     }
@@ -111,8 +113,12 @@ pub fn needs_journal(kind: Kind) -> bool {
     }
 }
 
-/// Whether two plans write to the same device: by path, or by `diskseq` where the kernel has one.
+/// Whether two plans write to the same device (by path, or by `diskseq` where the kernel has one), or work on the same host.
 pub fn clash(one: &Runbook<Step>, other: &Runbook<Step>) -> bool {
+    let hosts = |book: &Runbook<Step>| book.steps().filter_map(|step| step.action.host().cloned()).collect::<BTreeSet<_>>();
+    if !hosts(one).is_disjoint(&hosts(other)) {
+        return true;
+    }
     devices(one).any(|(path, seq)| devices(other).any(|(other_path, other_seq)| path == other_path || (seq != 0 && seq == other_seq)))
 }
 

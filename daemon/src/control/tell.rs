@@ -39,6 +39,7 @@ impl Fact {
             }
             Self::Released { objects, because, .. } => format!("{because}: {}", join(objects.iter().map(ToString::to_string))),
             Self::Collected { blob, .. } => format!("state of the cluster recorded as blob {}", short(blob)),
+            Self::FarewellOrdered { .. } => "recorded; this host is ordered to power off".to_owned(),
             Self::Armed { requester, mode } => format!("armed by {requester}: a trigger leads to {}", on_trigger(*mode)),
             Self::Disarmed { requester } => format!("disarmed by {requester}: a trigger is only recorded"),
             Self::RunHeld { because, .. } => format!("nothing new is started {because}"),

@@ -1,12 +1,12 @@
 //! What readers see: one immutable value, published after each batch of facts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::{Belief, RunRecord, SettingsState, State, StepProgress, TriggerRecord};
+use super::{Belief, ClaimRecord, RunRecord, SettingsState, State, StepProgress, TriggerRecord, outage};
 use crate::power::{Snapshot, UpsState};
 use crate::runbook::Status;
 use crate::site::{BootId, DomainName, OnTrigger, RunId, UpsName, Verdict};
@@ -44,6 +44,13 @@ pub struct View {
     pub problems: Vec<String>,
     /// metisd was told to stop.
     pub stopping: bool,
+    /// What is done on a trigger; `None`: disarmed.
+    pub armed: Option<OnTrigger>,
+    /// What metis changed and has not undone.
+    pub claims: Vec<ClaimRecord>,
+    /// The newest record of what was seen of the cluster: run and blob.
+    pub collected: Option<(RunId, String)>,
+    unanswered: BTreeSet<DomainName>,
 }
 
 /// How the journal is.
@@ -65,9 +72,14 @@ impl View {
         self.on_trigger() != OnTrigger::Observe
     }
 
-    /// `power.on_trigger`.
+    /// What is done on a trigger: `observe` while disarmed, whatever `power.on_trigger` says.
     pub fn on_trigger(&self) -> OnTrigger {
-        self.settings.as_ref().map_or(OnTrigger::Observe, |settings| settings.adopted.on_trigger)
+        self.armed.unwrap_or_default()
+    }
+
+    /// Domains whose trigger stands, was decided while armed, and for which no shutdown was begun since.
+    pub fn unanswered(&self) -> &BTreeSet<DomainName> {
+        &self.unanswered
     }
 
     /// The run of that id, or the newest for `last`.
@@ -99,6 +111,10 @@ impl View {
             settings: state.settings.clone(),
             problems: problems(state, volatile.lost, volatile.notes),
             stopping: state.stopping(),
+            armed: state.armed,
+            claims: state.claims.clone(),
+            collected: state.collected.clone(),
+            unanswered: outage::unanswered(state),
         }
     }
 }

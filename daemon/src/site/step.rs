@@ -128,6 +128,32 @@ pub enum Step {
 }
 
 impl Step {
+    /// The host of the inventory on which it works.
+    pub fn host(&self) -> Option<&NodeName> {
+        match self {
+            Self::SnapshotEtcd { node, .. }
+            | Self::DumpDatastore { node, .. }
+            | Self::Drain { node, .. }
+            | Self::Uncordon { node }
+            | Self::StopK3s { node, .. }
+            | Self::StartK3s { node, .. }
+            | Self::EndLeftovers { node }
+            | Self::PowerOff { node }
+            | Self::PowerOffThisHost { node, .. } => Some(node),
+            Self::FetchImage { .. }
+            | Self::PrepareCard { .. }
+            | Self::WriteCard { .. }
+            | Self::StreamImage { .. }
+            | Self::Collect
+            | Self::SuspendFlux
+            | Self::ResumeFlux
+            | Self::AwaitDetach { .. }
+            | Self::SetFsd { .. }
+            | Self::AwaitSecondaries { .. }
+            | Self::CutOutlets { .. } => None,
+        }
+    }
+
     /// The step's kind as users see it.
     pub fn kind(&self) -> &'static str {
         match self {

@@ -70,7 +70,7 @@ async fn live(dir: &Path) {
     for status in ["OL", "OL", "OL", "OB LB", "OB LB", "OB LB", "OB LB"] {
         handle.observe(poll(status)).await;
     }
-    let request = Request::Admit { requester: "ada".into(), runbook: burn("/dev/sdz", 1) };
+    let request = Request::admit("ada", burn("/dev/sdz", 1));
     assert!(matches!(handle.request(request).await.unwrap(), Reply::Admitted { .. }));
     while let Some(Effect::Perform(job)) = effects.recv().await {
         let mut file = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("effects")).unwrap();

@@ -191,7 +191,7 @@ impl Daemon {
     }
 
     async fn burn(&self) -> Reply {
-        self.ask(Request::Admit { requester: "ada".into(), runbook: burn("/dev/sdz", 1) }).await
+        self.ask(Request::admit("ada", burn("/dev/sdz", 1))).await
     }
 
     async fn job(&mut self) -> Box<Job> {
@@ -281,7 +281,7 @@ async fn without_a_journal_burns_are_refused_and_everything_else_goes_on() {
         let Reply::Refused { guards } = daemon.burn().await else { panic!("admitted without a journal") };
         assert_eq!(guards[0].name, "journal.degraded");
         assert!(daemon.effects.try_recv().is_err(), "no effect without its fact");
-        let shutdown = Request::Admit { requester: "ada".into(), runbook: simple("shutdown") };
+        let shutdown = Request::admit("ada", simple("shutdown"));
         assert_eq!(daemon.ask(shutdown).await, Reply::Admitted { run: RunId::new("shutdown-1") });
         let job = daemon.job().await;
         daemon.finish(&job, done()).await;

@@ -2,6 +2,7 @@
 
 mod crash;
 mod mailbox;
+mod outage;
 mod recovery;
 mod support;
 mod table;

@@ -56,7 +56,7 @@ pub(super) fn simple(kind: &str) -> Runbook<Step> {
 }
 
 pub(super) fn admit(runbook: Runbook<Step>) -> Event {
-    Event::Asked(Request::Admit { requester: "ada (uid 1000)".into(), runbook })
+    Event::Asked(Request::admit("ada (uid 1000)", runbook))
 }
 
 pub(super) fn cancel(run: &str, execute: bool) -> Event {

@@ -14,7 +14,7 @@ fn the_whole_takeover_table() {
     let rows = [
         (Burn, [(Burn, "beside"), (Image, "beside"), (Shutdown, "refused"), (Startup, "refused")]),
         (Image, [(Burn, "beside"), (Image, "beside"), (Shutdown, "refused"), (Startup, "beside")]),
-        (Shutdown, [(Burn, "preempts"), (Image, "preempts"), (Shutdown, "refused"), (Startup, "preempts")]),
+        (Shutdown, [(Burn, "preempts"), (Image, "preempts"), (Shutdown, "beside"), (Startup, "preempts")]),
         (Startup, [(Burn, "beside"), (Image, "beside"), (Shutdown, "refused"), (Startup, "refused")]),
     ];
     let name = |verdict| match verdict {
@@ -25,8 +25,8 @@ fn the_whole_takeover_table() {
     for (newcomer, cells) in rows {
         for (running, expected) in cells {
             assert_eq!(name(takeover(newcomer, running, false)), expected, "{newcomer:?} beside {running:?}");
-            let clashing = if (newcomer, running) == (Burn, Burn) { "refused" } else { expected };
-            assert_eq!(name(takeover(newcomer, running, true)), clashing, "{newcomer:?} beside {running:?}, same device");
+            let clashing = if matches!((newcomer, running), (Burn, Burn) | (Shutdown, Shutdown)) { "refused" } else { expected };
+            assert_eq!(name(takeover(newcomer, running, true)), clashing, "{newcomer:?} beside {running:?}, same device or host");
         }
     }
 }

@@ -1,0 +1,109 @@
+//! What is decided while the power fails and when it is back: shutdowns wanted, their deadlines, and which of them are undone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::decide::Order;
+use super::draft::Draft;
+use super::takeover::Kind;
+use super::{Fact, RunRecord, State};
+use crate::runbook;
+use crate::site::{Cause, DomainName, OnTrigger, RunId, Verdict};
+
+/// A deadline is shared out anew when it moved by this much at least, or by a tenth of what is left.
+const WORTH_A_CUT: Duration = Duration::from_secs(5);
+
+/// A domain is about to lose power.
+pub(super) fn trigger(draft: &mut Draft<'_>, domain: &DomainName, because: &str, budget: Duration, runtime: Option<Duration>) {
+    if !stands(&draft.state, domain) {
+        let would_act = draft.state.on_trigger();
+        draft.add(Fact::TriggerDecided { domain: domain.clone(), because: because.to_owned(), would_act, budget, runtime });
+        want_shutdown(draft);
+    }
+}
+
+/// The reason of a trigger is gone.
+pub(super) fn clear_trigger(draft: &mut Draft<'_>, domain: &DomainName, because: &str) {
+    if stands(&draft.state, domain) {
+        draft.add(Fact::TriggerCleared { domain: domain.clone(), because: because.to_owned() });
+    }
+    undo_where_mains_are_back(draft);
+}
+
+fn stands(state: &State, domain: &DomainName) -> bool {
+    state.triggers.get(domain).is_some_and(|trigger| trigger.cleared.is_none())
+}
+
+/// Domains whose trigger stands, was decided while armed, and for which no shutdown was begun since.
+pub(super) fn unanswered(state: &State) -> BTreeSet<DomainName> {
+    let answered = |domain: &DomainName, since| {
+        let answers = |record: &&std::sync::Arc<RunRecord>| {
+            record.started >= since && matches!(&record.cause, Cause::Ups { domains } if domains.contains(domain))
+        };
+        state.runs.iter().filter(|record| Kind::of(&record.run.book.kind) == Some(Kind::Shutdown)).any(|record| answers(&record))
+    };
+    let wanted = state.triggers.iter().filter(|(_, trigger)| trigger.cleared.is_none() && trigger.would_act != OnTrigger::Observe);
+    wanted.filter(|(domain, trigger)| !answered(domain, trigger.at)).map(|(domain, _)| domain.clone()).collect()
+}
+
+/// Orders a plan for every domain that wants one. The planner asks until it is admitted, so an order too many does no harm.
+pub(super) fn want_shutdown(draft: &mut Draft<'_>) {
+    let domains = unanswered(&draft.state);
+    let triggers: Vec<_> = domains.iter().filter_map(|domain| draft.state.triggers.get(domain)).collect();
+    let Some(mode) = triggers.iter().map(|trigger| trigger.would_act).max_by_key(|mode| *mode == OnTrigger::HostPoweroff) else { return };
+    let because = triggers.iter().map(|trigger| trigger.because.as_str()).collect::<Vec<_>>().join("; ");
+    let runtime = triggers.iter().filter_map(|trigger| trigger.runtime).min();
+    draft.order(Order::PlanShutdown { domains, because, mode, runtime });
+}
+
+/// Shutdowns that are under way keep to what the batteries still give.
+pub(super) fn runtime(draft: &mut Draft<'_>, left: &BTreeMap<DomainName, Duration>) {
+    let shutdowns: Vec<RunId> = draft.state.active().filter(|record| is_shutdown(record)).map(|record| record.id.clone()).collect();
+    for id in shutdowns {
+        let Some(record) = draft.state.run(&id) else { continue };
+        let left = match &record.cause {
+            Cause::Ups { domains } => left.iter().filter(|(domain, _)| domains.contains(*domain)).map(|(_, left)| *left).min(),
+            // The shutdown that a trigger wants follows once this one has ended, and needs its half.
+            Cause::Person if !unanswered(&draft.state).is_empty() => left.values().copied().min().map(|left| left / 2),
+            Cause::Person | Cause::PowerFailedAgain => left.values().copied().min(),
+        };
+        if let Some(left) = left {
+            recut(draft, &id, left);
+        }
+    }
+}
+
+/// Shares out the time that is left to a run, where it is not about what was shared out before.
+pub(super) fn recut(draft: &mut Draft<'_>, id: &RunId, left: Duration) {
+    let Some(record) = draft.state.run(id) else { return };
+    let deadline = draft.now.boot.saturating_add(left);
+    let worth = WORTH_A_CUT.max(left / 10);
+    if record.run.deadline.is_none_or(|before| before.abs_diff(deadline) >= worth) {
+        let limits = runbook::cut(&record.run, left);
+        draft.add(Fact::LimitsCut { run: id.clone(), deadline, limits });
+    }
+}
+
+/// A shutdown that only a failing UPS asked for is undone when all of its domains are back on the mains, before its point of no return.
+pub(super) fn undo_where_mains_are_back(draft: &mut Draft<'_>) {
+    let back: Vec<RunId> = draft
+        .state
+        .active()
+        .filter(|record| {
+            is_shutdown(record) && record.run.cancel.is_none() && !record.run.committed() && mains_are_back(&draft.state, record)
+        })
+        .map(|record| record.id.clone())
+        .collect();
+    for run in back {
+        draft.add(Fact::CancelRequested { run, because: "the mains are back".to_owned() });
+    }
+}
+
+fn mains_are_back(state: &State, record: &RunRecord) -> bool {
+    let online = |domain| state.domains.get(domain).is_some_and(|belief| belief.verdict == Verdict::Online) && !stands(state, domain);
+    matches!(&record.cause, Cause::Ups { domains } if domains.iter().all(online))
+}
+
+fn is_shutdown(record: &RunRecord) -> bool {
+    Kind::of(&record.run.book.kind) == Some(Kind::Shutdown)
+}

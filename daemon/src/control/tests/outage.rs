@@ -1,0 +1,231 @@
+//! What an armed metis decides while the power fails and when it is back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::support::{World, cancel, done, finished, now, recovered};
+use crate::control::{Event, Fact, Order, Reply, Request};
+use crate::runbook::{Outcome, Phase, PlannedStep, Runbook, Status};
+use crate::site::{Cause, Change, Claim, DomainName, K3sRole, NodeName, ObjectRef, OnTrigger, RunId, Step, StepId, Verdict};
+
+fn armed(mode: OnTrigger) -> World {
+    let mut world = World::started();
+    let reply = world.feed(&Event::Asked(Request::Arm { requester: "ada".into(), mode }), &now(11));
+    assert_eq!(reply, Some(Reply::Noted));
+    world
+}
+
+fn trigger(domain: &str) -> Event {
+    let (domain, because) = (DomainName::new(domain), "runtime 200 s".to_owned());
+    Event::Trigger { domain, because, budget: Duration::from_secs(300), runtime: Some(Duration::from_secs(200)) }
+}
+
+fn verdict(domain: &str, verdict: Verdict) -> Event {
+    Event::DomainVerdict { domain: DomainName::new(domain), verdict, reason: "as read".to_owned() }
+}
+
+fn gone(domain: &str) -> Event {
+    Event::TriggerGone { domain: DomainName::new(domain), because: "OL".to_owned() }
+}
+
+/// Drains, stops the server (no return), says farewell; undone by uncordoning.
+fn book(node: &str) -> Runbook<Step> {
+    let (node, minute) = (NodeName::new(node), Duration::from_secs(60));
+    let drain = PlannedStep::act("drain", "drain", Step::Drain { node: node.clone(), cordon_only: false }, minute);
+    let stop = Step::StopK3s { node: node.clone(), role: K3sRole::Server };
+    let stop = PlannedStep { commits: true, ..PlannedStep::act("stop", "stop", stop, minute) };
+    let farewell = Step::PowerOffThisHost { node: node.clone(), delay: Duration::from_secs(5) };
+    let phases = vec![
+        Phase::serial("workers", vec![drain]),
+        Phase::serial("servers", vec![stop]),
+        Phase::serial("this host", vec![PlannedStep::act("farewell", "power off", farewell, minute)]),
+    ];
+    let uncordon = PlannedStep::act("uncordon", "uncordon", Step::Uncordon { node }, minute);
+    Runbook { unwind: vec![Phase::serial("unwind", vec![uncordon])], ..Runbook::new("shutdown", "shut down", phases) }
+}
+
+fn ask(world: &mut World, node: &str, domains: &[&str], at: u64) -> Reply {
+    let cause = Cause::Ups { domains: domains.iter().map(|name| DomainName::new(*name)).collect() };
+    let within = Some(Duration::from_secs(180));
+    world.feed(&Event::Asked(Request::Admit { requester: "metis".into(), runbook: book(node), cause, within }), &now(at)).unwrap()
+}
+
+fn planned(world: &World) -> Vec<BTreeSet<DomainName>> {
+    let plans = world.orders.iter().filter_map(|order| match order {
+        Order::PlanShutdown { domains, .. } => Some(domains.clone()),
+        _ => None,
+    });
+    plans.collect()
+}
+
+fn farewells(world: &World) -> usize {
+    world.orders.iter().filter(|order| matches!(order, Order::PowerOffThisHost { .. })).count()
+}
+
+fn cancelled(world: &World) -> usize {
+    world.facts.iter().filter(|(fact, _)| matches!(fact, Fact::CancelRequested { .. })).count()
+}
+
+#[test]
+fn a_trigger_wants_a_shutdown_only_while_armed() {
+    let mut disarmed = World::started();
+    disarmed.feed(&trigger("pyrphoros"), &now(20));
+    assert_eq!(planned(&disarmed).len(), 0);
+
+    let mut world = armed(OnTrigger::HostPoweroff);
+    world.feed(&trigger("pyrphoros"), &now(20));
+    world.feed(&trigger("pyrphoros"), &now(22));
+    assert_eq!(planned(&world), [BTreeSet::from([DomainName::new("pyrphoros")])], "once");
+    world.feed(&Event::Asked(Request::Disarm { requester: "ada".into() }), &now(30));
+    assert_eq!(world.state.on_trigger(), OnTrigger::Observe);
+}
+
+#[test]
+fn arming_is_refused_while_it_would_stop_the_site_at_once() {
+    let mut world = World::started();
+    world.feed(&trigger("pyrphoros"), &now(20));
+    let reply = world.feed(&Event::Asked(Request::Arm { requester: "ada".into(), mode: OnTrigger::ClusterOnly }), &now(21));
+    assert!(matches!(reply, Some(Reply::Refused { guards }) if guards[0].name == "power.critical"));
+    assert_eq!(world.state.armed, None);
+}
+
+#[test]
+fn a_restart_asks_again_until_a_shutdown_has_begun() {
+    let mut world = armed(OnTrigger::ClusterOnly);
+    world.feed(&trigger("pyrphoros"), &now(20));
+    world.feed(&recovered(), &now(30));
+    assert_eq!(planned(&world).len(), 2);
+    assert!(matches!(ask(&mut world, "titan-0a", &["pyrphoros"], 31), Reply::Admitted { .. }));
+    world.feed(&recovered(), &now(32));
+    assert_eq!(planned(&world).len(), 2, "it was answered");
+}
+
+#[test]
+fn mains_that_return_undo_it_before_the_point_of_no_return_only() {
+    // (steps that are done, a person's cancel is possible, undone)
+    for (steps, undone) in [(0, true), (1, false)] {
+        let mut world = armed(OnTrigger::HostPoweroff);
+        world.feed(&verdict("pyrphoros", Verdict::Critical), &now(19));
+        world.feed(&trigger("pyrphoros"), &now(20));
+        ask(&mut world, "titan-0a", &["pyrphoros"], 21);
+        let run = world.state.runs[0].id.to_string();
+        if steps == 1 {
+            world.feed(&finished(&run, "drain", 1, done()), &now(25));
+        }
+        world.feed(&verdict("pyrphoros", Verdict::OnBattery), &now(26));
+        world.feed(&gone("pyrphoros"), &now(27));
+        assert_eq!(cancelled(&world), 0, "it runs on battery still");
+        world.feed(&verdict("pyrphoros", Verdict::Online), &now(28));
+        assert_eq!(cancelled(&world) == 1, undone, "{steps} steps done");
+        let reply = world.feed(&cancel(&run, true), &now(29));
+        assert!(matches!(reply, Some(Reply::Cancel { cancelled, .. }) if cancelled == undone), "{steps} steps done");
+    }
+}
+
+#[test]
+fn a_person_who_shuts_down_is_not_overruled_by_the_mains() {
+    let mut world = armed(OnTrigger::HostPoweroff);
+    world.admit(book("titan-0a"), &now(20));
+    world.feed(&verdict("pyrphoros", Verdict::OnBattery), &now(21));
+    world.feed(&verdict("pyrphoros", Verdict::Online), &now(22));
+    assert_eq!(cancelled(&world), 0);
+}
+
+#[test]
+fn the_end_is_recorded_before_this_host_is_powered_off_and_once() {
+    let mut world = armed(OnTrigger::HostPoweroff);
+    let run = world.admit(book("titan-db"), &now(20)).to_string();
+    world.feed(&finished(&run, "drain", 1, done()), &now(25));
+    assert_eq!(farewells(&world), 0);
+    world.feed(&finished(&run, "stop", 1, done()), &now(26));
+    assert_eq!(farewells(&world), 1);
+    let place = |wanted: fn(&Fact) -> bool| world.facts.iter().position(|(fact, _)| wanted(fact)).unwrap();
+    assert!(place(|fact| matches!(fact, Fact::RunEnded { .. })) < place(|fact| matches!(fact, Fact::FarewellOrdered { .. })));
+    let record = world.state.run(&RunId::new(run.as_str())).unwrap();
+    assert_eq!((record.run.outcome, record.run.status(&StepId::new("farewell"))), (Some(Outcome::Done), Status::Done));
+    assert!(!world.starts().iter().any(|(_, step)| step == "farewell"));
+    world.feed(&recovered(), &now(27));
+    assert_eq!(farewells(&world), 1, "it was ordered before metisd stopped");
+}
+
+#[test]
+fn a_farewell_that_was_not_ordered_is_ordered_by_the_next_metisd_of_the_boot() {
+    let mut world = armed(OnTrigger::HostPoweroff);
+    let run = world.admit(book("titan-db"), &now(20)).to_string();
+    world.feed(&finished(&run, "drain", 1, done()), &now(25));
+    world.feed(&finished(&run, "stop", 1, done()), &now(26));
+    world.state.farewell = None;
+    world.orders.clear();
+    world.feed(&recovered(), &now(27));
+    assert_eq!(farewells(&world), 1);
+    let mut later = now(40);
+    later.boot_id = "boot-b".into();
+    world.state.farewell = None;
+    world.orders.clear();
+    world.feed(&recovered(), &later);
+    assert_eq!(farewells(&world), 0, "another boot: it did power off");
+}
+
+#[test]
+fn what_is_claimed_is_held_until_it_is_released() {
+    let mut world = World::started();
+    let run = world.admit(book("titan-0a"), &now(20));
+    let object = ObjectRef::new("Kustomization", "flux-system", "core");
+    let claim = Claim { object: object.clone(), change: Change::Suspended, expires: None };
+    for _ in 0..2 {
+        let (run, step) = (run.clone(), StepId::new("drain"));
+        let reply = world.feed(&Event::Asked(Request::Claim { run, step, claims: vec![claim.clone()] }), &now(21));
+        assert_eq!(reply, Some(Reply::Noted));
+    }
+    assert_eq!(world.state.claims_of(&run).count(), 1);
+    let release = Request::Release { run: run.clone(), objects: vec![object], because: "resumed".into() };
+    world.feed(&Event::Asked(release), &now(22));
+    assert_eq!(world.state.claims.len(), 0);
+    let unknown = Request::Claim { run: RunId::new("shutdown-9"), step: StepId::new("drain"), claims: vec![claim] };
+    assert_eq!(world.feed(&Event::Asked(unknown), &now(23)), Some(Reply::NoSuchRun));
+}
+
+#[test]
+fn the_time_that_is_left_is_shared_out_anew_when_it_is_about_another() {
+    let mut world = armed(OnTrigger::HostPoweroff);
+    world.feed(&trigger("pyrphoros"), &now(20));
+    ask(&mut world, "titan-0a", &["pyrphoros"], 20);
+    let cuts = |world: &World| world.facts.iter().filter(|(fact, _)| matches!(fact, Fact::LimitsCut { .. })).count();
+    assert_eq!(cuts(&world), 1, "at once");
+    let left = |domain: &str, seconds| Event::Runtime { left: BTreeMap::from([(DomainName::new(domain), Duration::from_secs(seconds))]) };
+    for (event, at, expected) in [
+        (left("pyrphoros", 178), 22, 1),
+        (left("statera", 10), 23, 1),
+        (left("pyrphoros", 120), 24, 2),
+        (left("pyrphoros", 118), 26, 2),
+        (left("pyrphoros", 170), 28, 3),
+    ] {
+        world.feed(&event, &now(at));
+        assert_eq!(cuts(&world), expected, "at {at}");
+    }
+    let run = &world.state.runs[0].run;
+    assert_eq!(run.deadline, Some(Duration::from_secs(198)));
+    assert!(run.state(&StepId::new("drain")).unwrap().deadline.unwrap() <= Duration::from_secs(144), "never later");
+}
+
+#[test]
+fn shutdowns_of_other_hosts_go_side_by_side() {
+    let mut world = armed(OnTrigger::HostPoweroff);
+    world.feed(&trigger("pyrphoros"), &now(20));
+    assert!(matches!(ask(&mut world, "titan-13", &["pyrphoros"], 21), Reply::Admitted { .. }));
+    world.feed(&trigger("statera"), &now(22));
+    assert!(matches!(ask(&mut world, "titan-13", &["statera"], 23), Reply::Refused { .. }), "the same host");
+    assert!(matches!(ask(&mut world, "titan-24", &["statera"], 24), Reply::Admitted { .. }));
+    assert_eq!(world.state.active().count(), 2);
+}
+
+#[test]
+fn a_trigger_during_a_persons_shutdown_is_answered_after_it() {
+    let mut world = armed(OnTrigger::HostPoweroff);
+    let run = world.admit(book("titan-0a"), &now(20)).to_string();
+    world.feed(&trigger("pyrphoros"), &now(21));
+    assert!(matches!(ask(&mut world, "titan-0a", &["pyrphoros"], 22), Reply::Refused { .. }));
+    world.feed(&finished(&run, "drain", 1, done()), &now(25));
+    world.feed(&finished(&run, "stop", 1, done()), &now(26));
+    assert_eq!(planned(&world).len(), 2, "asked for at once and again at its end");
+}
