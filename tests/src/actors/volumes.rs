@@ -58,7 +58,8 @@ pub fn volume(plane: &Plane, volume: Volume<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Creates what Longhorn runs: CSIDriver, the csi-attacher, its manager and CSI plugin on every node, and on each of `nodes` an instance-manager.
+/// Creates what Longhorn runs: CSIDriver, the csi-attacher, its manager and CSI plugin on every node, and on each of `nodes` an instance-manager
+/// and Longhorn's own Node.
 ///
 /// # Errors
 /// Where something is refused.
@@ -66,6 +67,8 @@ pub fn storage_plane(plane: &Plane, nodes: &[&str]) -> Result<()> {
     plane.apply_file(&crate::plane::lab_file("longhorn.yaml"))?;
     let api = plane.api()?;
     for node in nodes {
+        let known = json!({"apiVersion": "longhorn.io/v1beta2", "kind": "Node", "metadata": {"name": node}, "spec": {"name": node, "allowScheduling": true}});
+        api.create(&format!("{LONGHORN}/nodes"), &known)?;
         let name = format!("instance-manager-{node}");
         let manager =
             json!({"apiVersion": "longhorn.io/v1beta2", "kind": "InstanceManager", "metadata": {"name": name}, "spec": {"nodeID": node}});
@@ -111,7 +114,8 @@ impl Volumes {
                 busy.insert(text(volume, "/status/currentNodeID").to_owned());
             }
         }
-        guard_instance_managers(api, &busy)
+        guard_instance_managers(api, &busy)?;
+        mirror_nodes(api)
     }
 
     /// Moves a volume one state on towards the node of its ticket, or to none.
@@ -194,6 +198,26 @@ fn guard_instance_managers(api: &Api, busy: &BTreeSet<String>) -> Result<()> {
     there.keys().filter(idle).try_for_each(|name| api.delete(&format!("{BUDGETS}/{name}")))
 }
 
+/// Longhorn's view of the nodes: Ready as Kubernetes says, Schedulable unless cordoned.
+fn mirror_nodes(api: &Api) -> Result<()> {
+    let nodes = by_name(api.list("/api/v1/nodes")?);
+    for known in api.list(&format!("{LONGHORN}/nodes"))? {
+        let name = text(&known, "/metadata/name");
+        let node = nodes.get(name).unwrap_or(&Value::Null);
+        let is = |yes: bool| if yes { "True" } else { "False" };
+        let (ready, cordoned) = (is_ready(node), node["spec"]["unschedulable"] == true);
+        let reason = if cordoned { "KubernetesNodeCordoned" } else { "" };
+        let conditions = json!([
+            {"type": "Ready", "status": is(ready), "reason": if ready { "" } else { "KubernetesNodeNotReady" }},
+            {"type": "Schedulable", "status": is(!cordoned), "reason": reason},
+        ]);
+        if known["status"]["conditions"] != conditions {
+            api.merge(&format!("{LONGHORN}/nodes/{name}/status"), &json!({"status": {"conditions": conditions}}))?;
+        }
+    }
+    Ok(())
+}
+
 /// (PersistentVolume, node) of every pod that has not ended.
 fn used(pods: &[Value], persistent: &[Value]) -> BTreeSet<(String, String)> {
     let claim = |volume: &Value| (text(volume, "/spec/claimRef/namespace").to_owned(), text(volume, "/spec/claimRef/name").to_owned());
@@ -210,12 +234,16 @@ fn used(pods: &[Value], persistent: &[Value]) -> BTreeSet<(String, String)> {
     used
 }
 
-fn is_ready_attacher(pod: &Value) -> bool {
+fn is_ready(object: &Value) -> bool {
     let ready = |condition: &Value| condition["type"] == "Ready" && condition["status"] == "True";
+    object["status"]["conditions"].as_array().is_some_and(|conditions| conditions.iter().any(ready))
+}
+
+fn is_ready_attacher(pod: &Value) -> bool {
     text(pod, "/metadata/namespace") == "longhorn-system"
         && text(pod, "/metadata/labels/app") == "csi-attacher"
         && pod["metadata"]["deletionTimestamp"].is_null()
-        && pod["status"]["conditions"].as_array().is_some_and(|conditions| conditions.iter().any(ready))
+        && is_ready(pod)
 }
 
 fn finalizers(object: &Value) -> Vec<&str> {

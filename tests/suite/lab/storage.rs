@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use metis_tests::actors::{Volume, Volumes, storage_plane, volume};
 use metis_tests::plane::{Options, Plane, available};
+use serde_json::{Value, json};
 
 const VOLUME: Volume<'_> = Volume { name: "pvc-1", namespace: "default", claim: "data" };
 
@@ -60,6 +61,13 @@ fn attachments_are(plane: &Plane, fits: impl Fn(&str) -> bool) -> anyhow::Result
     Ok(())
 }
 
+/// Fails while the attacher has a ticket.
+fn csi_tickets(plane: &Plane, path: &str) -> anyhow::Result<()> {
+    let attachment = plane.api()?.get(path)?;
+    ensure!(!attachment.to_string().contains("csi-attacher"), "{attachment}");
+    Ok(())
+}
+
 #[test]
 fn a_volume_is_attached_for_its_pod_and_detached_only_after_it() {
     if !available("volumes") {
@@ -91,11 +99,21 @@ fn a_volume_is_attached_for_its_pod_and_detached_only_after_it() {
     };
     plane.wait(10, "no budget", none).unwrap();
 
-    // And on another node.
+    // And on another node; a backup's ticket then holds it there after its pod has gone.
     pod(&plane, "titan-15");
     wait_for(&plane, "attached");
     assert_eq!(state(&plane), "attached titan-15");
-    drop(actor);
+    let tickets = "/apis/longhorn.io/v1beta2/namespaces/longhorn-system/volumeattachments/pvc-1";
+    let ticket =
+        |ticket: Value| plane.api().unwrap().merge(tickets, &json!({"spec": {"attachmentTickets": {"backup-1": ticket}}})).unwrap();
+    ticket(json!({"id": "backup-1", "nodeID": "titan-15", "type": "backup-controller"}));
+    plane.kubectl(&["delete", "pod", "user"]).unwrap();
+    plane.wait(20, "only the backup's ticket", || csi_tickets(&plane, tickets)).unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(state(&plane), "attached titan-15");
+    ticket(Value::Null);
+    wait_for(&plane, "detached");
+    assert_eq!(actor.stop(), None);
 }
 
 #[test]
@@ -108,6 +126,8 @@ fn nothing_detaches_while_the_attacher_is_evicted() {
     pod(&plane, "titan-13");
     wait_for(&plane, "attached");
     plane.kubectl(&["cordon", "titan-13", "titan-15"]).unwrap();
+    let schedulable = "--for=jsonpath={.status.conditions[1].reason}=KubernetesNodeCordoned";
+    plane.kubectl(&["-n", "longhorn-system", "wait", schedulable, "--timeout=20s", "nodes.longhorn.io/titan-13"]).unwrap();
     plane.kubectl(&["-n", "longhorn-system", "delete", "pod", "-l", "app=csi-attacher"]).unwrap();
     plane.kubectl(&["delete", "pod", "user"]).unwrap();
     std::thread::sleep(Duration::from_secs(3));
