@@ -4,8 +4,14 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 5] =
-    ["metis/v1/common.proto", "metis/v1/status.proto", "metis/v1/ups.proto", "metis/v1/card.proto", "metis/v1/runs.proto"];
+const FILES: [&str; 6] = [
+    "metis/v1/common.proto",
+    "metis/v1/status.proto",
+    "metis/v1/ups.proto",
+    "metis/v1/power.proto",
+    "metis/v1/card.proto",
+    "metis/v1/runs.proto",
+];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=metis");

@@ -23,7 +23,8 @@ Environment:
   METIS_IMAGE_<CLASS>_SHA256  SHA-256 of that image; it stands in for a signature
   NO_COLOR                    no colours
 
-Nothing touches a device, a file, a node or the power without --execute (burn: --yes).";
+Nothing touches a device, a file, a node or the power without --execute (burn: --yes).
+arm and disarm act at once.";
 
 /// Client of metisd: power and recovery cards of the site.
 #[derive(Debug, Parser)]
@@ -96,6 +97,18 @@ pub enum Command {
     Burn(BurnArgs),
     /// List the block devices of metisd's host and why each could not be written
     Device(DeviceArgs),
+    /// Stop the cluster, or the whole site; a dry run without --execute
+    ///
+    /// The dry run prints every step with its predicted time, what the runtime that is left would cut, the command a person would type,
+    /// the point of no return, what a cancellation before it would undo, and how each host comes back. It waits for nothing and
+    /// changes nothing. With --execute the run is the daemon's: Ctrl-C detaches, the shutdown goes on (`run cancel` ends it).
+    Shutdown(ShutdownArgs),
+    /// Act upon triggers from now on: a domain that is about to lose power is shut down without asking
+    ///
+    /// It is refused while something stands against it, e.g. upsmon as primary of a UPS on metisd's host; all of it is listed.
+    Arm(ArmArgs),
+    /// Only record triggers from now on; a shutdown that is under way goes on
+    Disarm,
     /// List, show, watch and cancel runs
     #[command(args_conflicts_with_subcommands = true)]
     Run(RunArgs),
@@ -217,6 +230,61 @@ pub struct BurnArgs {
     pub yes: bool,
 }
 
+/// `shutdown`.
+#[derive(Debug, Clone, Args)]
+pub struct ShutdownArgs {
+    /// What becomes of the hosts; as shutdown.mode of metis.yaml says where absent (cluster-only as shipped)
+    #[arg(long, visible_alias = "shutdown-mode", value_enum, value_name = "MODE")]
+    pub mode: Option<Mode>,
+    /// Why, for the record and the reports
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
+    pub reason: String,
+    /// Cordon the workers but evict nothing: what runs there is ended with its host
+    #[arg(long)]
+    pub skip_drain: bool,
+    /// Take neither a snapshot of etcd nor the configured dump of the datastore
+    #[arg(long)]
+    pub skip_etcd_snapshot: bool,
+    /// Longest drain of a worker, e.g. 180 (seconds) or 3m; shutdown.drain_timeout where absent; the runtime that is left may cut it
+    #[arg(long, value_parser = ceiling, value_name = "SPAN")]
+    pub drain_timeout: Option<Duration>,
+    /// The same where a UPS reading, and not a person, is the cause; shutdown.emergency_drain_timeout where absent
+    #[arg(long, value_parser = ceiling, value_name = "SPAN")]
+    pub emergency_drain_timeout: Option<Duration>,
+    /// Refuse unless a UPS was heard from; never holds back an emergency
+    #[arg(long)]
+    pub require_ups_battery: bool,
+    /// The UPS that --require-ups-battery asks for, as NUT names it (ups@host), or the host of its upsd; any where absent
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "UPS")]
+    pub ups_host: String,
+    /// Stop only what this power domain feeds; may be given more than once
+    #[arg(long = "domain", value_name = "DOMAIN")]
+    pub domains: Vec<String>,
+    /// Do it
+    #[arg(long)]
+    pub execute: bool,
+}
+
+/// `arm`.
+#[derive(Debug, Args)]
+pub struct ArmArgs {
+    /// What a trigger leads to; as power.on_trigger of metis.yaml says where absent, and cluster-only where that is observe
+    #[arg(long, value_enum, value_name = "MODE")]
+    pub mode: Option<Mode>,
+    /// Only say what stands against it; change nothing
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// What becomes of the hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// Stop k3s on all hosts; hosts stay on
+    ClusterOnly,
+    /// Stop k3s, then power the hosts off, metisd's own last
+    HostPoweroff,
+}
+
 /// `device`.
 #[derive(Debug, Args)]
 pub struct DeviceArgs {
@@ -259,7 +327,8 @@ pub struct RunListArgs {
 pub enum RunCommand {
     /// List runs, newest first (also without this word)
     List(RunListArgs),
-    /// Show one run with its steps and events
+    /// Show one run: its steps, time line and events
+    #[command(visible_alias = "show")]
     Get {
         /// Run, e.g. burn-17, or last
         id: String,
@@ -272,7 +341,7 @@ pub enum RunCommand {
         #[arg(long, default_value_t = 0, value_name = "SEQ")]
         from_seq: u64,
     },
-    /// Say what cancelling a run would unwind; with --execute cancel it
+    /// Say what cancelling a run would unwind, and until when it can be; with --execute cancel it
     Cancel {
         /// Run, e.g. burn-17, or last
         id: String,
@@ -286,6 +355,15 @@ fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<f64>() {
         Ok(s) if s > 0.0 && s <= 86_400.0 => Ok(Duration::from_secs_f64(s)),
         _ => Err("allowed: seconds above 0, up to 86400".into()),
+    }
+}
+
+/// Whole seconds, or a span.
+fn ceiling(text: &str) -> Result<Duration, String> {
+    let parsed = text.parse().map(Duration::from_secs).or_else(|_| span(text));
+    match parsed {
+        Ok(d) if !d.is_zero() && d <= Duration::from_hours(24) => Ok(d),
+        _ => Err("allowed: seconds, or a whole number and s, m or h, e.g. 180 or 3m; above 0, up to 24h".into()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! One file a command: ask, call, print.
 
+pub mod arm;
 pub mod burn;
 pub mod completions;
 pub mod config;
@@ -8,6 +9,7 @@ pub mod image;
 pub mod man;
 pub mod plan;
 pub mod run;
+pub mod shutdown;
 pub mod status;
 pub mod ups;
 
@@ -15,12 +17,13 @@ use std::ffi::OsString;
 
 use metis_proto::v1;
 
-use crate::args::{CardArgs, Format, Global};
+use crate::args::{CardArgs, Format, Global, Mode};
 use crate::errors::CtlError;
 use crate::exit::Exit;
 use crate::image_env;
 use crate::output::Console;
 use crate::view::card::CardPlanView;
+use crate::view::plan::PlanView;
 
 /// What every command gets.
 pub struct Context<'a, 'c> {
@@ -47,7 +50,12 @@ impl Context<'_, '_> {
     /// Ends a dry run: the plan, and how to do it. A plan that would be refused is exit code 3.
     fn dry_run(&mut self, view: &CardPlanView, last: &str) -> Result<Exit, CtlError> {
         self.console.emit(self.global.format, view, super::view::card::CardPlanView::table)?;
-        let refused = !view.plan.refusals.is_empty();
+        self.end_dry_run(&view.plan, last)
+    }
+
+    /// Its last line.
+    fn end_dry_run(&mut self, plan: &PlanView, last: &str) -> Result<Exit, CtlError> {
+        let refused = !plan.refusals.is_empty();
         let last = if refused { "; it would be refused".to_owned() } else { format!(", {last}") };
         self.last(&format!("DRY RUN: nothing was changed{last}"))?;
         Ok(if refused { Exit::Refused } else { Exit::Done })
@@ -62,5 +70,14 @@ impl Context<'_, '_> {
                 Ok(())
             }
         }
+    }
+}
+
+/// The mode as the API says it.
+fn mode(mode: Option<Mode>) -> v1::ShutdownMode {
+    match mode {
+        None => v1::ShutdownMode::Unspecified,
+        Some(Mode::ClusterOnly) => v1::ShutdownMode::ClusterOnly,
+        Some(Mode::HostPoweroff) => v1::ShutdownMode::HostPoweroff,
     }
 }

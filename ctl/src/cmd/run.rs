@@ -11,6 +11,7 @@ use crate::follow::Follow;
 use crate::interrupt::Interrupts;
 use crate::session::Session;
 use crate::view::run::{self, CancelView, RunDetailView, RunsView};
+use crate::view::text;
 
 /// Lists, shows, follows or cancels runs.
 pub async fn run(args: &RunArgs, cx: &mut Context<'_, '_>) -> Result<Exit, CtlError> {
@@ -69,7 +70,8 @@ async fn cancel(session: &Session, id: &str, execute: bool, cx: &mut Context<'_,
     let run = resolve(session, id).await?;
     let request = v1::CancelRunRequest { id: run.clone(), execute };
     let answer = session.call(&format!("run cancel {run}"), client(session).cancel(request)).await?;
-    let view = CancelView { run, dry_run: !execute, cancelled: answer.cancelled, consequences: answer.consequences };
+    let view =
+        CancelView { run, dry_run: !execute, cancelled: answer.cancelled, consequences: answer.consequences, until: text(answer.until) };
     cx.console.emit(cx.global.format, &view, |v, _| v.table())?;
     if !execute {
         cx.last("DRY RUN: nothing was changed, add --execute")?;

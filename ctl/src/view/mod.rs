@@ -2,10 +2,13 @@
 //!
 //! Enums are lower-case words; times RFC 3339 in UTC; `…_seconds` and `…_bytes` numbers in that unit; what is not known is null.
 
+pub mod arm;
 pub mod card;
 pub mod plan;
 pub mod run;
+pub mod shutdown;
 pub mod status;
+mod timeline;
 pub mod ups;
 
 use jiff::Timestamp;

@@ -24,6 +24,10 @@ pub struct PlanView {
     pub refusals: Vec<GuardView>,
     /// How long it should take.
     pub predicted_seconds: Option<f64>,
+    /// What undoes it where it is cancelled before its point of no return.
+    pub unwind: Vec<PlanPhaseView>,
+    /// Time that is left, where the site runs on battery.
+    pub remaining_seconds: Option<f64>,
 }
 
 /// Steps that belong together.
@@ -33,6 +37,10 @@ pub struct PlanPhaseView {
     pub name: String,
     /// In order.
     pub steps: Vec<PlanStepView>,
+    /// So many of them run side by side.
+    pub concurrency: u32,
+    /// How long it should take.
+    pub predicted_seconds: Option<f64>,
 }
 
 /// One step.
@@ -54,6 +62,16 @@ pub struct PlanStepView {
     pub form: String,
     /// "idempotent", "check-first" or "never-repeat".
     pub replay: String,
+    /// Point of no return: once it has begun the run is not undone any more.
+    pub commits: bool,
+    /// How long it may take in the time that is left; null: that does not cut it.
+    pub limit_seconds: Option<f64>,
+    /// What the time that is left does to it: "shortened" (it is expected to need more) or "skipped"; null: nothing.
+    pub squeeze: Option<String>,
+    /// The host of the inventory on which it works.
+    pub host: Option<String>,
+    /// What its failure does to the run: "stop" or "continue".
+    pub on_failure: Option<String>,
 }
 
 /// A guard that failed.
@@ -94,20 +112,37 @@ impl From<v1::PlanStep> for PlanStepView {
             deadline_seconds: secs(s.deadline),
             form: s.form,
             replay: s.replay,
+            commits: s.commits,
+            limit_seconds: secs(s.limit),
+            squeeze: text(s.squeeze),
+            host: text(s.host),
+            on_failure: text(s.on_failure),
+        }
+    }
+}
+
+impl From<v1::PlanPhase> for PlanPhaseView {
+    fn from(p: v1::PlanPhase) -> Self {
+        Self {
+            name: p.name,
+            steps: p.steps.into_iter().map(Into::into).collect(),
+            concurrency: p.concurrency,
+            predicted_seconds: secs(p.predicted),
         }
     }
 }
 
 impl From<v1::Plan> for PlanView {
     fn from(p: v1::Plan) -> Self {
-        let phase = |p: v1::PlanPhase| PlanPhaseView { name: p.name, steps: p.steps.into_iter().map(Into::into).collect() };
         Self {
             kind: p.kind,
             title: p.title,
-            phases: p.phases.into_iter().map(phase).collect(),
+            phases: p.phases.into_iter().map(Into::into).collect(),
             warnings: p.warnings,
             refusals: p.refusals.into_iter().map(Into::into).collect(),
             predicted_seconds: secs(p.predicted),
+            unwind: p.unwind.into_iter().map(Into::into).collect(),
+            remaining_seconds: secs(p.remaining),
         }
     }
 }

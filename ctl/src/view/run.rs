@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use metis_proto::v1;
 use serde::Serialize;
 
-use super::{text, time, word};
+use super::{secs, text, time, timeline, word};
 use crate::exit::Exit;
 use crate::human::{self, Look};
 use crate::output::{Tone, cell, table};
@@ -38,6 +38,16 @@ pub struct RunView {
     pub boot_id: Option<String>,
     /// Journal position of its newest fact.
     pub seq: u64,
+    /// What undoes it; skipped unless it was cancelled in time.
+    pub unwind: Vec<RunPhaseView>,
+    /// Why it was begun: person, ups or power-failed-again.
+    pub cause: Option<String>,
+    /// Its point of no return is behind it.
+    pub committed: bool,
+    /// How long it was expected to take.
+    pub predicted_seconds: Option<f64>,
+    /// By when it has to have ended.
+    pub deadline: Option<Timestamp>,
 }
 
 /// Steps that belong together.
@@ -47,6 +57,8 @@ pub struct RunPhaseView {
     pub name: String,
     /// In order.
     pub steps: Vec<RunStepView>,
+    /// How long it was expected to take.
+    pub predicted_seconds: Option<f64>,
 }
 
 /// One step of a run.
@@ -68,6 +80,16 @@ pub struct RunStepView {
     pub ended: Option<Timestamp>,
     /// Its result or error.
     pub detail: Option<String>,
+    /// What was worth telling while it ran: rungs that were taken, pods that were left.
+    pub milestones: Vec<String>,
+    /// How long it was expected to take.
+    pub predicted_seconds: Option<f64>,
+    /// How long it may take.
+    pub limit_seconds: Option<f64>,
+    /// Point of no return.
+    pub commits: bool,
+    /// The host of the inventory on which it works.
+    pub host: Option<String>,
 }
 
 /// One event of a run.
@@ -129,6 +151,8 @@ pub struct CancelView {
     pub cancelled: bool,
     /// What is unwound, or why it cannot be cancelled any more.
     pub consequences: Vec<String>,
+    /// The step from whose beginning on it cannot be cancelled.
+    pub until: Option<String>,
 }
 
 /// A phase as a word.
@@ -158,7 +182,8 @@ pub fn exit(value: i32) -> Option<Exit> {
     }
 }
 
-fn tone(phase: &str) -> Tone {
+/// How well a phase is.
+pub(super) fn tone(phase: &str) -> Tone {
     match phase {
         "done" => Tone::Good,
         "failed" | "abandoned" | "unknown-outcome" => Tone::Bad,
@@ -169,7 +194,7 @@ fn tone(phase: &str) -> Tone {
 
 impl From<v1::Run> for RunView {
     fn from(r: v1::Run) -> Self {
-        let phases = |p: v1::RunPhase| RunPhaseView { name: p.name, steps: p.steps.into_iter().map(Into::into).collect() };
+        let phases = |phases: Vec<v1::RunPhase>| phases.into_iter().map(Into::into).collect();
         Self {
             id: r.id,
             kind: r.kind,
@@ -179,11 +204,22 @@ impl From<v1::Run> for RunView {
             ended: time(r.ended),
             reason: text(r.reason),
             requested_by: text(r.requested_by),
-            phases: r.phases.into_iter().map(phases).collect(),
+            phases: phases(r.phases),
             settings_digest: text(r.settings_digest),
             boot_id: text(r.boot_id),
             seq: r.seq,
+            unwind: phases(r.unwind),
+            cause: text(r.cause),
+            committed: r.committed,
+            predicted_seconds: secs(r.predicted),
+            deadline: time(r.deadline),
         }
+    }
+}
+
+impl From<v1::RunPhase> for RunPhaseView {
+    fn from(p: v1::RunPhase) -> Self {
+        Self { name: p.name, steps: p.steps.into_iter().map(Into::into).collect(), predicted_seconds: secs(p.predicted) }
     }
 }
 
@@ -198,6 +234,11 @@ impl From<v1::RunStep> for RunStepView {
             started: time(s.started),
             ended: time(s.ended),
             detail: text(s.detail),
+            milestones: s.milestones,
+            predicted_seconds: secs(s.predicted),
+            limit_seconds: secs(s.limit),
+            commits: s.commits,
+            host: text(s.host),
         }
     }
 }
@@ -240,6 +281,31 @@ impl RunView {
         format!("{} {phase}{took}: {text}", self.id)
     }
 
+    /// The outcome, then every step that was not done, with its host: what a person has to look at.
+    pub fn ending(&self) -> String {
+        let mut s = self.outcome();
+        for step in self.unfinished() {
+            let _ = write!(s, "\n  {}", step.verdict());
+        }
+        s
+    }
+
+    /// The ending, with the time line and what was told on the way.
+    pub fn story(&self, look: &Look) -> String {
+        format!("{}\n\n{}\n\n{}", self.ending(), timeline::steps(self, look), timeline::milestones(self))
+    }
+
+    /// Steps that failed, were given up, or of which it is not known.
+    fn unfinished(&self) -> impl Iterator<Item = &RunStepView> {
+        let all = self.phases.iter().chain(&self.unwind).flat_map(|phase| &phase.steps);
+        all.filter(|step| matches!(step.phase, "failed" | "abandoned" | "unknown-outcome"))
+    }
+
+    /// It works on hosts, or can be undone: worth a time line.
+    fn of_hosts(&self) -> bool {
+        !self.unwind.is_empty() || self.phases.iter().flat_map(|phase| &phase.steps).any(|step| step.host.is_some())
+    }
+
     fn row(&self, look: &Look) -> Vec<comfy_table::Cell> {
         let plain = |text: String| cell(text, Tone::Plain);
         let reason = match (&self.reason, self.phase) {
@@ -253,6 +319,15 @@ impl RunView {
             plain(took(self.started, self.ended).unwrap_or_else(|| "-".into())),
             plain(reason),
         ]
+    }
+}
+
+impl RunStepView {
+    /// "titan-13: node.drain:titan-13 abandoned: …".
+    fn verdict(&self) -> String {
+        let host = self.host.as_ref().map(|host| format!("{host}: ")).unwrap_or_default();
+        let detail = self.detail.as_ref().map(|detail| format!(": {detail}")).unwrap_or_default();
+        format!("{host}{} {}{detail}", self.id, self.phase)
     }
 }
 
@@ -289,10 +364,16 @@ impl RunDetailView {
         line("state", Some(r.phase.into()));
         line("reason", r.reason.clone());
         line("started", r.started.map(|t| human::when(t, look)));
-        line("took", took(r.started, r.ended));
+        line("took", took(r.started, r.ended).map(|t| format!("{t}{}", r.expected())));
         line("by", r.requested_by.clone());
+        line("cause", r.cause.as_deref().and_then(cause).map(str::to_owned));
+        line("deadline", r.deadline.map(|t| human::when(t, look)));
+        line("undo", r.undo());
         if r.phases.iter().any(|p| !p.steps.is_empty()) {
             let _ = writeln!(s, "\n{}", self.steps(look));
+        }
+        if r.of_hosts() {
+            self.time_line(look, &mut s);
         }
         if !self.events.is_empty() {
             s.push('\n');
@@ -303,8 +384,23 @@ impl RunDetailView {
         s
     }
 
+    fn time_line(&self, look: &Look, s: &mut String) {
+        let steps = timeline::steps(&self.run, look);
+        if self.run.phases.iter().flat_map(|p| &p.steps).any(|step| step.started.is_some()) {
+            let _ = writeln!(s, "\n{steps}");
+        }
+        let milestones = timeline::milestones(&self.run);
+        if !milestones.is_empty() {
+            let _ = write!(s, "\n{milestones}");
+        }
+        let unfinished: Vec<String> = self.run.unfinished().map(RunStepView::verdict).collect();
+        if !unfinished.is_empty() {
+            let _ = writeln!(s, "\nnot done:\n  {}", unfinished.join("\n  "));
+        }
+    }
+
     fn steps(&self, look: &Look) -> String {
-        let rows = self.run.phases.iter().flat_map(|p| p.steps.iter().map(move |s| (p, s))).map(|(p, s)| {
+        let rows = self.run.phases.iter().chain(&self.run.unwind).flat_map(|p| p.steps.iter().map(move |s| (p, s))).map(|(p, s)| {
             vec![
                 cell(p.name.as_str(), Tone::Plain),
                 cell(s.id.as_str(), Tone::Plain),
@@ -317,6 +413,37 @@ impl RunDetailView {
     }
 }
 
+/// A cause that is worth a line: not what a person asked for.
+fn cause(word: &str) -> Option<&'static str> {
+    match word {
+        "ups" => Some("a UPS reading: an emergency"),
+        "power-failed-again" => Some("the power failed again during a start-up: an emergency"),
+        _ => None,
+    }
+}
+
+impl RunView {
+    fn expected(&self) -> String {
+        match self.predicted_seconds.filter(|s| *s > 0.0) {
+            Some(expected) if self.of_hosts() => format!(" (expected about {})", human::seconds(expected)),
+            _ => String::new(),
+        }
+    }
+
+    /// Whether it can still be undone, while it is under way.
+    fn undo(&self) -> Option<String> {
+        let under_way = matches!(self.phase, "pending" | "running" | "held");
+        if !under_way || self.unwind.is_empty() {
+            return None;
+        }
+        Some(if self.committed {
+            "no longer: its point of no return is behind it".to_owned()
+        } else {
+            format!("possible: `metisctl run cancel {}` says what it means", self.id)
+        })
+    }
+}
+
 impl CancelView {
     /// What it means, line by line.
     pub fn table(&self) -> String {
@@ -325,6 +452,8 @@ impl CancelView {
             (false, true) => format!("cancelling {} would mean:", self.run),
             (false, false) => format!("{} cannot be cancelled:", self.run),
         };
-        std::iter::once(head).chain(self.consequences.iter().map(|c| format!("  {c}"))).collect::<Vec<_>>().join("\n")
+        let until = self.until.as_ref().map(|step| format!("possible until it begins to: {step}"));
+        let lines = self.consequences.iter().map(|c| format!("  {c}"));
+        std::iter::once(head).chain(lines).chain(until).collect::<Vec<_>>().join("\n")
     }
 }

@@ -144,6 +144,10 @@ impl StatusView {
         let up = self.started.map(|t| format!(", up {}", human::seconds(look.now.duration_since(t).as_secs_f64()))).unwrap_or_default();
         let _ = writeln!(s, "metisd {} on {} ({}){up}; you are {}", self.version, self.host, self.host_role, self.caller_role);
         let _ = writeln!(s, "{armed}: {meaning}");
+        for run in self.runs.iter().filter(|run| run.kind == "shutdown" && run.ended.is_none()) {
+            let undo = if run.committed { "past its point of no return" } else { "can still be cancelled" };
+            let _ = writeln!(s, "{}: {} ({}), {undo}", toned("SHUTTING DOWN", Tone::Bad, look), run.id, run.title);
+        }
         let _ = writeln!(s, "{}", self.phase);
     }
 

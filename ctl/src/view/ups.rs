@@ -74,6 +74,25 @@ pub struct DomainView {
     pub would_trigger: Option<Timestamp>,
     /// Once a trigger is decided.
     pub trigger: Option<TriggerView>,
+    /// Where the budget comes from: configured, or learned from real runs.
+    pub budget_source: Option<String>,
+    /// What the budget is made of.
+    pub budget_lines: Vec<BudgetLineView>,
+    /// It triggers when the runtime is at most this factor × budget.
+    pub safety_factor: Option<f64>,
+}
+
+/// One step of the critical path.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct BudgetLineView {
+    /// e.g. "node.drain".
+    pub kind: String,
+    /// Host of the inventory.
+    pub host: Option<String>,
+    /// How long it takes.
+    pub takes_seconds: Option<f64>,
+    /// From real runs; false: configured.
+    pub learned: bool,
 }
 
 /// A decided trigger.
@@ -179,6 +198,8 @@ impl From<v1::UpsState> for UpsView {
 impl From<v1::Domain> for DomainView {
     fn from(d: v1::Domain) -> Self {
         let trigger = |t: v1::Trigger| TriggerView { at: time(t.at), because: t.because, acted: t.acted };
+        let line =
+            |l: v1::BudgetLine| BudgetLineView { kind: l.kind, host: text(l.host), takes_seconds: secs(l.takes), learned: l.learned };
         Self {
             name: d.name,
             verdict: verdict(d.verdict),
@@ -190,6 +211,9 @@ impl From<v1::Domain> for DomainView {
             margin_seconds: secs(d.margin),
             would_trigger: time(d.would_trigger),
             trigger: d.trigger.map(trigger),
+            budget_source: text(d.budget_source),
+            budget_lines: d.budget_lines.into_iter().map(line).collect(),
+            safety_factor: (d.safety_factor > 0.0).then_some(d.safety_factor),
         }
     }
 }
@@ -237,7 +261,8 @@ impl PowerView {
             look,
         );
         let powers: String = self.domains.iter().map(|d| d.powers(look)).collect();
-        format!("{upses}\n\n{}\n{powers}", domains(&self.domains, look))
+        let budgets: String = self.domains.iter().filter_map(DomainView::budget).collect();
+        format!("{upses}\n\n{}\n{budgets}{powers}", domains(&self.domains, look))
     }
 }
 
@@ -289,6 +314,19 @@ impl UpsView {
 }
 
 impl DomainView {
+    /// When it triggers, and what the budget is made of.
+    fn budget(&self) -> Option<String> {
+        let (source, budget, factor) = (self.budget_source.as_ref()?, self.budget_seconds?, self.safety_factor?);
+        let (needs, all) = (human::seconds(budget * factor), human::seconds(budget));
+        let mut s = format!("\n{} triggers at {needs} of runtime: {factor:.2} x {all}, {source}", self.name);
+        for line in &self.budget_lines {
+            let on = line.host.as_ref().map(|host| format!(" {host}")).unwrap_or_default();
+            let source = if line.learned { "learned" } else { "configured" };
+            let _ = write!(s, "\n    {:>11}  {}{on} ({source})", seconds(line.takes_seconds), line.kind);
+        }
+        Some(s)
+    }
+
     /// What it powers, by name, broken at the width.
     fn powers(&self, look: &Look) -> String {
         let mut text = format!("\n{} powers", self.name);

@@ -11,6 +11,7 @@ use metis_proto::v1;
 use metis_proto::v1::card_server::{Card, CardServer};
 use metis_proto::v1::image_request::Message as Asked;
 use metis_proto::v1::image_response::Message as Answer;
+use metis_proto::v1::power_server::{Power, PowerServer};
 use metis_proto::v1::runs_server::{Runs, RunsServer};
 use metis_proto::v1::status_server::StatusServer;
 use metis_proto::v1::ups_server::UpsServer;
@@ -20,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use crate::sample;
+use crate::{sample, shutdown};
 
 type Stream<T> = Pin<Box<dyn futures::Stream<Item = Result<T, Status>> + Send>>;
 type Answered<T> = Result<Response<T>, Status>;
@@ -90,6 +91,8 @@ pub struct Heard {
     pub progress: Vec<v1::ImageProgress>,
     pub result: Option<v1::ImageResult>,
     pub burns: Vec<v1::BurnRequest>,
+    pub shutdowns: Vec<v1::ShutdownRequest>,
+    pub arms: Vec<v1::ArmRequest>,
     pub watches: Vec<u64>,
 }
 
@@ -124,6 +127,7 @@ impl Fake {
                 .add_service(StatusServer::new(script.clone()))
                 .add_service(UpsServer::new(script.clone()))
                 .add_service(CardServer::new(script.clone()))
+                .add_service(PowerServer::new(script.clone()))
                 .add_service(RunsServer::new(script))
                 .serve_with_incoming(UnixListenerStream::new(listener)),
         );
@@ -173,13 +177,17 @@ impl Script {
     }
 
     fn admit(&self) -> Result<(), Status> {
+        self.admit_as(v1::Role::Maintenance)
+    }
+
+    fn admit_as(&self, needed: v1::Role) -> Result<(), Status> {
         match self.fault {
             Fault::Refuse => {
                 let detail = Detail::Refusal(v1::Refusal { guards: sample::guards() });
                 Err(details::status(Code::FailedPrecondition, "2 guards refuse", &detail))
             }
             Fault::Role => {
-                let needed = v1::RoleNeeded { needed: v1::Role::Maintenance.into(), caller: v1::Role::Viewer.into(), uid: 1000 };
+                let needed = v1::RoleNeeded { needed: needed.into(), caller: v1::Role::Viewer.into(), uid: 1000 };
                 Err(details::status(Code::PermissionDenied, "role", &Detail::RoleNeeded(needed)))
             }
             _ => Ok(()),
@@ -282,6 +290,42 @@ impl Card for Script {
 }
 
 #[tonic::async_trait]
+impl Power for Script {
+    async fn shutdown(&self, request: Request<v1::ShutdownRequest>) -> Answered<v1::ShutdownResponse> {
+        let request = request.into_inner();
+        self.hear(|h| h.shutdowns.push(request.clone()));
+        if request.execute {
+            self.admit_as(v1::Role::Admin)?;
+        }
+        let run = if request.execute { "shutdown-3".to_owned() } else { String::new() };
+        let refusals = if self.fault == Fault::PlanRefuses { shutdown::guards() } else { Vec::new() };
+        let plan = v1::Plan { refusals, ..shutdown::plan() };
+        Ok(Response::new(v1::ShutdownResponse { run, plan: Some(plan), hosts: shutdown::hosts() }))
+    }
+
+    async fn arm(&self, request: Request<v1::ArmRequest>) -> Answered<v1::ArmResponse> {
+        let request = request.into_inner();
+        self.hear(|h| h.arms.push(request));
+        if request.execute {
+            self.admit_as(v1::Role::Admin)?;
+        }
+        let refusals = if self.fault == Fault::PlanRefuses { shutdown::guards() } else { Vec::new() };
+        let mode = if request.mode == 0 { v1::ShutdownMode::ClusterOnly.into() } else { request.mode };
+        Ok(Response::new(v1::ArmResponse {
+            armed: request.execute,
+            mode,
+            refusals,
+            warnings: vec!["no shutdown was rehearsed yet".into()],
+        }))
+    }
+
+    async fn disarm(&self, _: Request<v1::DisarmRequest>) -> Answered<v1::DisarmResponse> {
+        self.admit_as(v1::Role::Admin)?;
+        Ok(Response::new(v1::DisarmResponse { was_armed: true, active: vec!["shutdown-3".into()] }))
+    }
+}
+
+#[tonic::async_trait]
 impl Runs for Script {
     type WatchStream = Stream<v1::RunEvent>;
 
@@ -293,7 +337,11 @@ impl Runs for Script {
         let id = request.into_inner().id;
         let id = if id == "last" { "burn-17".to_owned() } else { id };
         let phase = if self.fault == Fault::Endless { v1::Phase::Running } else { self.ends_as };
-        let known = HashMap::from([("burn-17", sample::run("burn-17", phase)), ("image-3", sample::run("image-3", phase))]);
+        let known = HashMap::from([
+            ("burn-17", sample::run("burn-17", phase)),
+            ("image-3", sample::run("image-3", phase)),
+            ("shutdown-3", shutdown::run(phase)),
+        ]);
         match known.get(id.as_str()) {
             Some(run) => Ok(Response::new(v1::GetRunResponse { run: Some(run.clone()), events: sample::events() })),
             None => Err(Status::not_found(format!("there is no run {id}"))),
@@ -302,7 +350,7 @@ impl Runs for Script {
 
     async fn watch(&self, request: Request<v1::WatchRunRequest>) -> Answered<Self::WatchStream> {
         let v1::WatchRunRequest { id, from_seq } = request.into_inner();
-        if !["burn-17", "image-3"].contains(&id.as_str()) {
+        if !["burn-17", "image-3", "shutdown-3"].contains(&id.as_str()) {
             return Err(Status::not_found(format!("there is no run {id}")));
         }
         self.hear(|h| h.watches.push(from_seq));
@@ -324,10 +372,17 @@ impl Runs for Script {
     }
 
     async fn cancel(&self, request: Request<v1::CancelRunRequest>) -> Answered<v1::CancelRunResponse> {
-        let v1::CancelRunRequest { execute, .. } = request.into_inner();
+        let v1::CancelRunRequest { id, execute } = request.into_inner();
         let too_late = self.fault == Fault::Refuse;
+        if id == "shutdown-3" {
+            return Ok(Response::new(shutdown::cancel(execute, too_late)));
+        }
         let consequences = if too_late { "the card is complete" } else { "the card has no partition table" };
-        Ok(Response::new(v1::CancelRunResponse { consequences: vec![consequences.into()], cancelled: execute && !too_late }))
+        Ok(Response::new(v1::CancelRunResponse {
+            consequences: vec![consequences.into()],
+            cancelled: execute && !too_late,
+            until: String::new(),
+        }))
     }
 }
 

@@ -13,6 +13,7 @@ mod cli;
 mod fake;
 mod files;
 mod sample;
+mod shutdown;
 mod signals;
 mod tunnel;
 

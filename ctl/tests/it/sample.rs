@@ -10,12 +10,12 @@ pub const MIB: u64 = 1 << 20;
 const NOW: i64 = 1_795_269_600;
 
 #[allow(clippy::unnecessary_wraps, reason = "fields of messages are options")]
-fn at(seconds: i64) -> Option<prost_types::Timestamp> {
+pub fn at(seconds: i64) -> Option<prost_types::Timestamp> {
     Some(prost_types::Timestamp { seconds: NOW + seconds, nanos: 0 })
 }
 
 #[allow(clippy::unnecessary_wraps, reason = "fields of messages are options")]
-fn secs(seconds: i64) -> Option<prost_types::Duration> {
+pub fn secs(seconds: i64) -> Option<prost_types::Duration> {
     Some(prost_types::Duration { seconds, nanos: 0 })
 }
 
@@ -43,6 +43,7 @@ pub fn plan() -> v1::Plan {
         deadline: secs(600),
         form: "act".into(),
         replay: "idempotent".into(),
+        ..v1::PlanStep::default()
     };
     v1::Plan {
         kind: "burn".into(),
@@ -51,6 +52,7 @@ pub fn plan() -> v1::Plan {
             v1::PlanPhase {
                 name: "prepare".into(),
                 steps: vec![step("image.fetch", "fetch and verify the golden image", "curl -fLO https://img.example/armbian.img.xz", 40)],
+                ..v1::PlanPhase::default()
             },
             v1::PlanPhase {
                 name: "write".into(),
@@ -58,11 +60,13 @@ pub fn plan() -> v1::Plan {
                     step("card.write", "write 1.83 GB in use of 4.29 GB", "bmaptool copy armbian.img /dev/sdz", 20),
                     step("card.verify", "read back past the page cache", "", 19),
                 ],
+                ..v1::PlanPhase::default()
             },
         ],
         warnings: vec!["the cached image is 40 days old".into()],
         refusals: Vec::new(),
         predicted: secs(79),
+        ..v1::Plan::default()
     }
 }
 
@@ -132,6 +136,7 @@ pub fn run(id: &str, phase: v1::Phase) -> v1::Run {
         started: at(-200),
         ended,
         detail: "1.83 GB".into(),
+        ..v1::RunStep::default()
     };
     v1::Run {
         id: id.into(),
@@ -142,10 +147,11 @@ pub fn run(id: &str, phase: v1::Phase) -> v1::Run {
         ended,
         reason: reason.into(),
         requested_by: "brad (uid 1000)".into(),
-        phases: vec![v1::RunPhase { name: "write".into(), steps: vec![step] }],
+        phases: vec![v1::RunPhase { name: "write".into(), steps: vec![step], predicted: None }],
         settings_digest: "5f".repeat(32),
         boot_id: "b1".into(),
         seq: 44,
+        ..v1::Run::default()
     }
 }
 
@@ -187,6 +193,12 @@ fn domain() -> v1::Domain {
         margin: secs(804),
         would_trigger: at(804),
         trigger: None,
+        budget_source: "learned from 3 runs".into(),
+        budget_lines: vec![
+            v1::BudgetLine { kind: "node.drain".into(), host: "titan-13".into(), takes: secs(44), learned: true },
+            v1::BudgetLine { kind: "k3s.stop".into(), host: "titan-0a".into(), takes: secs(30), learned: false },
+        ],
+        safety_factor: 1.1,
     }
 }
 

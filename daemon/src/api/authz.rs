@@ -24,6 +24,10 @@ const RPCS: &[(&str, Option<Role>)] = &[
     ("/metis.v1.Card/Burn", Some(Role::Maintenance)),
     // The stream carries a node's secrets.
     ("/metis.v1.Card/Image", Some(Role::Maintenance)),
+    // The plan is for everybody; executing it needs admin, which the handler asks for.
+    ("/metis.v1.Power/Shutdown", Some(Role::Viewer)),
+    ("/metis.v1.Power/Arm", Some(Role::Viewer)),
+    ("/metis.v1.Power/Disarm", Some(Role::Admin)),
     ("/metis.v1.Runs/List", Some(Role::Viewer)),
     ("/metis.v1.Runs/Get", Some(Role::Viewer)),
     ("/metis.v1.Runs/Watch", Some(Role::Viewer)),

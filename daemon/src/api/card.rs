@@ -68,7 +68,7 @@ impl Card for CardService {
         let v1::CardPlanRequest { spec, device: path, allow_fixed } = request.into_inner();
         let planned = self.0.site.plan_card(question(spec, &caller)?, device(path, allow_fixed)?).await.map_err(plan_status)?;
         Ok(Response::new(v1::CardPlanResponse {
-            plan: Some(convert::plan(&planned.runbook)),
+            plan: Some(convert::plan(&planned.runbook, None)),
             device: planned.device.as_ref().map(|d| convert::device(d, &planned.runbook.refusals)),
             card: Some(convert::planned_card(&planned)),
         }))
@@ -83,7 +83,7 @@ impl Card for CardService {
         }
         let planned = self.0.site.plan_card(question, destination).await.map_err(plan_status)?;
         let run = if execute { self.0.admit(&caller, &planned).await?.to_string() } else { String::new() };
-        Ok(Response::new(v1::BurnResponse { run, plan: Some(convert::plan(&planned.runbook)) }))
+        Ok(Response::new(v1::BurnResponse { run, plan: Some(convert::plan(&planned.runbook, None)) }))
     }
 
     type ImageStream = BoxStream<'static, Result<v1::ImageResponse, Status>>;
@@ -103,7 +103,7 @@ impl Card for CardService {
         let planned = self.0.site.plan_card(question, Destination::Caller { purpose, target }).await.map_err(plan_status)?;
         if !execute {
             let header = v1::ImageHeader {
-                plan: Some(convert::plan(&planned.runbook)),
+                plan: Some(convert::plan(&planned.runbook, None)),
                 card: Some(convert::planned_card(&planned)),
                 ..v1::ImageHeader::default()
             };
@@ -186,7 +186,9 @@ async fn serve(context: Context, run: RunId, planned: Planned, mut from_run: mps
             return;
         }
     }
-    let end = context.ended_run(&run).await.map(|record| response(ToCaller::End(v1::ImageEnd { run: Some(convert::run(&record)) })));
+    let now = (context.now)();
+    let ended = context.ended_run(&run).await;
+    let end = ended.map(|record| response(ToCaller::End(v1::ImageEnd { run: Some(convert::run(&record, &now)) })));
     let _ = to.send(end).await;
 }
 
@@ -194,7 +196,7 @@ fn image_message(run: &RunId, planned: &Planned, out: ImageOut) -> ToCaller {
     match out {
         ImageOut::Header { size, extents, card } => ToCaller::Header(v1::ImageHeader {
             run: run.to_string(),
-            plan: Some(convert::plan(&planned.runbook)),
+            plan: Some(convert::plan(&planned.runbook, None)),
             size,
             extent_bytes: extents.iter().map(|e| e.len).sum(),
             card: Some(convert::finished_card(planned, &card)),

@@ -1,5 +1,6 @@
 //! The rooms' plain values as messages of `metis.v1`.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -12,8 +13,8 @@ use crate::card::device::Device;
 use crate::control::{Fact, RunRecord, StepProgress, Told};
 use crate::journal;
 use crate::power::{DomainState, UpsState};
-use crate::runbook::{Outcome, Run, Runbook, Status, StepState};
-use crate::site::{Guard, RunId, Step, Verdict};
+use crate::runbook::{self, OnFailure, Outcome, Run, Runbook, Status, StepState};
+use crate::site::{Cause, Guard, Now, RunId, Step, StepId, Verdict};
 
 pub(super) fn timestamp(at: Timestamp) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds: at.as_second(), nanos: at.subsec_nanosecond() }
@@ -27,9 +28,40 @@ fn signed(d: SignedDuration) -> prost_types::Duration {
     prost_types::Duration { seconds: d.as_secs(), nanos: d.subsec_nanos() }
 }
 
-/// A plan.
-pub(super) fn plan(book: &Runbook<Step>) -> v1::Plan {
-    let step = |step: &crate::runbook::PlannedStep<Step>| v1::PlanStep {
+/// A plan. `remaining`: the time that is left, where there is a limit to it.
+pub(super) fn plan(book: &Runbook<Step>, remaining: Option<Duration>) -> v1::Plan {
+    let cuts = remaining.map(|remaining| runbook::cut(&Run::new(book.clone()), remaining)).unwrap_or_default();
+    let phases = |phases: &[runbook::Phase<Step>]| phases.iter().map(|phase| plan_phase(phase, &cuts)).collect();
+    v1::Plan {
+        kind: book.kind.clone(),
+        title: book.title.clone(),
+        phases: phases(&book.phases),
+        warnings: book.warnings.clone(),
+        refusals: book.refusals.iter().map(guard_to_proto).collect(),
+        predicted: Some(duration(book.predicted())),
+        unwind: phases(&book.unwind),
+        remaining: remaining.map(duration),
+    }
+}
+
+fn plan_phase(phase: &runbook::Phase<Step>, cuts: &BTreeMap<StepId, Duration>) -> v1::PlanPhase {
+    v1::PlanPhase {
+        name: phase.name.clone(),
+        steps: phase.steps.iter().map(|step| plan_step(step, cuts.get(&step.id).copied())).collect(),
+        concurrency: phase.concurrency.max(1),
+        predicted: Some(duration(phase.predicted())),
+    }
+}
+
+/// `cut`: how long it may take in the time that is left.
+fn plan_step(step: &runbook::PlannedStep<Step>, cut: Option<Duration>) -> v1::PlanStep {
+    let limit = cut.filter(|cut| *cut < step.limit.ceiling);
+    let squeeze = match limit {
+        Some(Duration::ZERO) => "skipped",
+        Some(limit) if limit < step.predicted => "shortened",
+        _ => "",
+    };
+    v1::PlanStep {
         id: step.id.to_string(),
         kind: step.action.kind().to_owned(),
         title: step.title.clone(),
@@ -38,15 +70,20 @@ pub(super) fn plan(book: &Runbook<Step>) -> v1::Plan {
         deadline: Some(duration(step.limit.ceiling)),
         form: step.form.name().to_owned(),
         replay: step.replay.name().to_owned(),
-    };
-    v1::Plan {
-        kind: book.kind.clone(),
-        title: book.title.clone(),
-        phases: book.phases.iter().map(|p| v1::PlanPhase { name: p.name.clone(), steps: p.steps.iter().map(step).collect() }).collect(),
-        warnings: book.warnings.clone(),
-        refusals: book.refusals.iter().map(guard_to_proto).collect(),
-        predicted: Some(duration(book.predicted())),
+        commits: step.commits,
+        limit: limit.map(duration),
+        squeeze: squeeze.to_owned(),
+        host: host(step),
+        on_failure: match step.on_failure {
+            OnFailure::Stop => "stop",
+            OnFailure::Continue => "continue",
+        }
+        .to_owned(),
     }
+}
+
+fn host(step: &runbook::PlannedStep<Step>) -> String {
+    step.action.host().map(ToString::to_string).unwrap_or_default()
 }
 
 /// How a step stands.
@@ -74,7 +111,7 @@ pub(super) fn outcome_phase(outcome: Outcome) -> v1::Phase {
     }
 }
 
-fn run_phase(run: &Run<Step>) -> v1::Phase {
+fn phase_of(run: &Run<Step>) -> v1::Phase {
     match (run.outcome, &run.hold) {
         (Some(outcome), _) => outcome_phase(outcome),
         (None, Some(_)) => v1::Phase::Held,
@@ -82,42 +119,73 @@ fn run_phase(run: &Run<Step>) -> v1::Phase {
     }
 }
 
-/// A run.
-pub(super) fn run(record: &RunRecord) -> v1::Run {
-    let step = |planned: &crate::runbook::PlannedStep<Step>| {
-        let none = StepState::default();
-        let state = record.run.state(&planned.id).unwrap_or(&none);
-        v1::RunStep {
-            id: planned.id.to_string(),
-            kind: planned.action.kind().to_owned(),
-            title: planned.title.clone(),
-            phase: step_phase(state.status).into(),
-            attempts: state.attempts,
-            started: state.started.map(timestamp),
-            ended: state.ended.map(timestamp),
-            detail: state.detail.clone(),
-        }
-    };
-    let phase =
-        |phase: &crate::runbook::Phase<Step>| v1::RunPhase { name: phase.name.clone(), steps: phase.steps.iter().map(step).collect() };
+/// A run, as it stands at `now`.
+pub fn run(record: &RunRecord, now: &Now) -> v1::Run {
+    let book = &record.run.book;
+    let phases = |phases: &[runbook::Phase<Step>]| phases.iter().map(|phase| run_phase(&record.run, phase)).collect();
     v1::Run {
         id: record.id.to_string(),
-        kind: record.run.book.kind.clone(),
-        title: record.run.book.title.clone(),
-        phase: run_phase(&record.run).into(),
+        kind: book.kind.clone(),
+        title: book.title.clone(),
+        phase: phase_of(&record.run).into(),
         started: Some(timestamp(record.started)),
         ended: record.ended.map(timestamp),
         reason: record.reason.clone(),
         requested_by: record.requester.clone(),
-        phases: record.run.book.phases.iter().map(phase).collect(),
+        phases: phases(&book.phases),
         settings_digest: record.settings.to_string(),
         boot_id: record.boot_id.to_string(),
         seq: record.seq,
+        unwind: phases(&book.unwind),
+        cause: match record.cause {
+            Cause::Person => "person",
+            Cause::Ups { .. } => "ups",
+            Cause::PowerFailedAgain => "power-failed-again",
+        }
+        .to_owned(),
+        committed: record.run.committed(),
+        predicted: Some(duration(book.predicted())),
+        deadline: deadline(record, now),
+    }
+}
+
+/// Boot time as wall time; only of this boot, and only while it counts.
+fn deadline(record: &RunRecord, now: &Now) -> Option<prost_types::Timestamp> {
+    let counts = record.run.outcome.is_none() && record.boot_id == now.boot_id;
+    let left = SignedDuration::try_from(record.run.deadline.filter(|_| counts)?).ok()? - SignedDuration::try_from(now.boot).ok()?;
+    now.wall.checked_add(left).ok().map(timestamp)
+}
+
+fn run_phase(run: &Run<Step>, phase: &runbook::Phase<Step>) -> v1::RunPhase {
+    v1::RunPhase {
+        name: phase.name.clone(),
+        steps: phase.steps.iter().map(|step| run_step(run, step)).collect(),
+        predicted: Some(duration(phase.predicted())),
+    }
+}
+
+fn run_step(run: &Run<Step>, step: &runbook::PlannedStep<Step>) -> v1::RunStep {
+    let none = StepState::default();
+    let state = run.state(&step.id).unwrap_or(&none);
+    v1::RunStep {
+        id: step.id.to_string(),
+        kind: step.action.kind().to_owned(),
+        title: step.title.clone(),
+        phase: step_phase(state.status).into(),
+        attempts: state.attempts,
+        started: state.started.map(timestamp),
+        ended: state.ended.map(timestamp),
+        detail: state.detail.clone(),
+        milestones: state.milestones.clone(),
+        predicted: Some(duration(step.predicted)),
+        limit: Some(duration(run.limit(step))),
+        commits: step.commits,
+        host: host(step),
     }
 }
 
 /// A recorded fact of a run.
-pub(super) fn told(run: &RunId, told: &Told) -> v1::RunEvent {
+pub fn told(run: &RunId, told: &Told) -> v1::RunEvent {
     v1::RunEvent {
         run: run.to_string(),
         seq: told.stamp.seq,
@@ -245,6 +313,9 @@ pub(super) fn domain(state: &DomainState, acted: bool) -> v1::Domain {
         margin: state.margin.map(signed),
         would_trigger: state.would_trigger.map(timestamp),
         trigger: state.trigger.as_ref().map(|t| v1::Trigger { at: Some(timestamp(t.at)), because: t.because.clone(), acted }),
+        budget_source: "configured".to_owned(),
+        budget_lines: Vec::new(),
+        safety_factor: state.safety_factor,
     }
 }
 
@@ -268,5 +339,59 @@ pub(super) fn history(history: &journal::History) -> v1::UpsHistoryResponse {
     v1::UpsHistoryResponse {
         samples: history.samples.iter().map(sample).collect(),
         transitions: history.transitions.iter().map(transition).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runbook::{Limit, Phase, PlannedStep};
+    use crate::site::NodeName;
+
+    const fn secs(s: u64) -> Duration {
+        Duration::from_secs(s)
+    }
+
+    /// Drains are squeezed by the time that is left, stops have theirs reserved.
+    fn book() -> Runbook<Step> {
+        let node = || NodeName::new("titan-13");
+        let drain = PlannedStep {
+            limit: Limit { ceiling: secs(180), share: 1 },
+            predicted: secs(40),
+            ..PlannedStep::act("drain", "drain titan-13", Step::Drain { node: node(), cordon_only: false }, secs(180))
+        };
+        let end = PlannedStep {
+            predicted: secs(5),
+            commits: true,
+            ..PlannedStep::act("end", "end what is left", Step::EndLeftovers { node: node() }, secs(10))
+        };
+        let mut book =
+            Runbook::new("shutdown", "stop the site", vec![Phase::serial("drain", vec![drain]), Phase::serial("stop", vec![end])]);
+        let uncordon = PlannedStep::act("uncordon", "uncordon titan-13", Step::Uncordon { node: node() }, secs(10));
+        book.unwind = vec![Phase::serial("undo", vec![uncordon])];
+        book
+    }
+
+    #[test]
+    fn the_time_that_is_left_is_shown_step_by_step() {
+        let squeezes = |remaining: Option<u64>| -> Vec<(String, bool)> {
+            let plan = plan(&book(), remaining.map(secs));
+            plan.phases.iter().flat_map(|p| &p.steps).map(|s| (s.squeeze.clone(), s.limit.is_some())).collect()
+        };
+        let step = |squeeze: &str, limited| (squeeze.to_owned(), limited);
+        assert_eq!(squeezes(None), [step("", false), step("", false)], "on line");
+        assert_eq!(squeezes(Some(3600)), [step("", false), step("", false)], "more than enough");
+        assert_eq!(squeezes(Some(100))[0], step("", true), "less than it may take, not than it needs");
+        assert_eq!(squeezes(Some(50))[0], step("shortened", true));
+        assert_eq!(squeezes(Some(5))[0], step("skipped", true), "time is reserved for the stop alone");
+    }
+
+    #[test]
+    fn the_point_of_no_return_hosts_and_what_undoes_it_are_told() {
+        let plan = plan(&book(), None);
+        let steps: Vec<_> = plan.phases.iter().chain(&plan.unwind).flat_map(|p| &p.steps).collect();
+        assert_eq!(steps.iter().map(|s| s.commits).collect::<Vec<_>>(), [false, true, false]);
+        assert!(steps.iter().all(|s| s.host == "titan-13"));
+        assert_eq!(plan.unwind[0].steps[0].kind, "node.uncordon");
     }
 }

@@ -6,6 +6,7 @@ mod convert;
 mod errors;
 mod peer;
 pub mod port;
+mod power;
 mod runs;
 mod server;
 mod settings;
@@ -13,6 +14,8 @@ mod status;
 mod ups;
 
 pub use authz::{Admitted, AuthzLayer, RoleTable};
+pub use convert::{run as run_message, told as event_message};
 pub use peer::{Caller, PeerStream};
+pub use power::answer as shutdown_message;
 pub use server::{Context, HostFacts, serve};
 pub use settings::{Role, RoleRule, Settings};

@@ -65,6 +65,13 @@ fn no_such_run(id: &str) -> String {
     if id == "last" { "there was no run yet".to_owned() } else { format!("no run {id}: `metisctl run` lists them") }
 }
 
+/// The step from whose beginning on the run is not undone any more; empty where there is none, or it has begun.
+fn last_chance(record: &RunRecord) -> String {
+    let over = record.run.outcome.is_some() || record.run.committed();
+    let point = record.run.book.steps().find(|step| step.commits).filter(|_| !over);
+    point.map(|step| step.title.clone()).unwrap_or_default()
+}
+
 #[tonic::async_trait]
 impl Runs for RunsService {
     async fn list(&self, request: Request<v1::ListRunsRequest>) -> Result<Response<v1::ListRunsResponse>, Status> {
@@ -72,7 +79,8 @@ impl Runs for RunsService {
         let limit = if limit == 0 { 50 } else { limit as usize };
         let wanted = |record: &RunRecord| kind.is_empty() || record.run.book.kind == kind;
         let view = self.0.handle.view();
-        let mut runs: Vec<_> = view.runs.iter().filter(|r| wanted(r)).take(limit).map(|r| convert::run(r)).collect();
+        let now = (self.0.now)();
+        let mut runs: Vec<_> = view.runs.iter().filter(|r| wanted(r)).take(limit).map(|r| convert::run(r, &now)).collect();
         if runs.len() < limit {
             // Admission facts are older than the oldest run that the View has.
             let oldest = view.runs.last().map(|r| r.id.clone());
@@ -81,7 +89,7 @@ impl Runs for RunsService {
                 None => None,
             };
             let older = self.0.older_runs(before, limit - runs.len()).await?;
-            runs.extend(older.iter().filter(|r| wanted(r)).map(convert::run));
+            runs.extend(older.iter().filter(|r| wanted(r)).map(|r| convert::run(r, &now)));
         }
         Ok(Response::new(v1::ListRunsResponse { runs }))
     }
@@ -89,7 +97,7 @@ impl Runs for RunsService {
     async fn get(&self, request: Request<v1::GetRunRequest>) -> Result<Response<v1::GetRunResponse>, Status> {
         let record = self.0.run(&request.into_inner().id).await?;
         let events = self.0.stored(&record.id, 0).await?.iter().map(|t| convert::told(&record.id, t)).collect();
-        Ok(Response::new(v1::GetRunResponse { run: Some(convert::run(&record)), events }))
+        Ok(Response::new(v1::GetRunResponse { run: Some(convert::run(&record, &(self.0.now)())), events }))
     }
 
     type WatchStream = BoxStream<'static, Result<v1::RunEvent, Status>>;
@@ -103,13 +111,14 @@ impl Runs for RunsService {
     async fn cancel(&self, request: Request<v1::CancelRunRequest>) -> Result<Response<v1::CancelRunResponse>, Status> {
         let admitted = Admitted::of(&request)?;
         let v1::CancelRunRequest { id, execute } = request.into_inner();
-        let run = self.0.run(&id).await?.id.clone();
+        let record = self.0.run(&id).await?;
+        let (run, until) = (record.id.clone(), last_chance(&record));
         if execute {
             self.0.audit(&admitted, "Runs.Cancel", run.as_str()).await?;
         }
         let asked = control::Request::Cancel { requester: admitted.caller.label(), run, execute };
         match self.0.ask(asked).await? {
-            Reply::Cancel { consequences, cancelled } => Ok(Response::new(v1::CancelRunResponse { consequences, cancelled })),
+            Reply::Cancel { consequences, cancelled } => Ok(Response::new(v1::CancelRunResponse { consequences, cancelled, until })),
             Reply::NoSuchRun => Err(Status::failed_precondition(format!("{id} has ended already"))),
             other => Err(Status::internal(format!("unexpected answer to a cancellation: {other:?}"))),
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use futures::{StreamExt, TryStreamExt};
 use metis_proto::v1::card_server::CardServer;
+use metis_proto::v1::power_server::PowerServer;
 use metis_proto::v1::runs_server::RunsServer;
 use metis_proto::v1::status_server::StatusServer;
 use metis_proto::v1::ups_server::UpsServer;
@@ -16,7 +17,7 @@ use tonic::Status;
 
 use super::authz::{Admitted, AuthzLayer, OnRefused, RoleTable};
 use super::port::{Power, Site};
-use super::{Caller, PeerStream, Role, card, errors, runs, status, ups};
+use super::{Caller, PeerStream, Role, card, errors, power, runs, status, ups};
 use crate::control::{Audit, Handle, HandleError, Reply, Request};
 use crate::journal::Reader;
 use crate::site::Now;
@@ -58,6 +59,18 @@ impl Context {
             HandleError::Stopped => Status::unavailable(error.to_string()),
             HandleError::Hangs => Status::deadline_exceeded(error.to_string()),
         })
+    }
+
+    /// Lets a call pass that needs a greater role than its RPC does, by what it asks for; a refusal is recorded.
+    pub(super) async fn require(&self, caller: &Admitted, needed: Role, method: &str) -> Result<(), Status> {
+        if caller.role >= Some(needed) {
+            return Ok(());
+        }
+        tracing::warn!(metis.caller = %caller.caller.label(), metis.method = method, ?needed, "refused: role");
+        let (method, role) = (method.to_owned(), errors::role_name(caller.role).to_owned());
+        let status = errors::role_needed(&caller.caller, caller.role, needed, &method);
+        self.ask(Request::Audit(Audit { uid: caller.caller.uid, role, method, target: String::new(), allowed: false })).await?;
+        Err(status)
     }
 
     /// Records a mutating call that is let through, before anything is done.
@@ -112,6 +125,7 @@ pub async fn serve(
     health.set_serving::<StatusServer<status::StatusService>>().await;
     health.set_serving::<UpsServer<ups::UpsService>>().await;
     health.set_serving::<CardServer<card::CardService>>().await;
+    health.set_serving::<PowerServer<power::PowerService>>().await;
     health.set_serving::<RunsServer<runs::RunsService>>().await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
@@ -127,6 +141,7 @@ pub async fn serve(
         .add_service(StatusServer::new(status::StatusService(context.clone())))
         .add_service(UpsServer::new(ups::UpsService(context.clone())))
         .add_service(CardServer::new(card::CardService(context.clone())))
+        .add_service(PowerServer::new(power::PowerService(context.clone())))
         .add_service(RunsServer::new(runs::RunsService(context)))
         .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
     let late = async {

@@ -49,7 +49,7 @@ impl Context {
             }),
             config,
             domains: view.power.iter().flat_map(|p| &p.domains).map(|d| convert::domain(d, view.armed())).collect(),
-            runs: view.runs.iter().take(10).map(|r| convert::run(r)).collect(),
+            runs: view.runs.iter().take(10).map(|r| convert::run(r, &now)).collect(),
             problems: view.problems.iter().chain(&facts.problems).cloned().collect(),
             caller_role: role_to_proto(caller.role).into(),
             now: Some(convert::timestamp(now.wall)),

@@ -20,10 +20,10 @@ pub struct Arguments {
 #[derive(Debug, Clone, Args)]
 pub struct DaemonArguments {
     /// Configuration; the files of metis.d/ beside it are merged into it.
-    #[arg(long, value_name = "FILE", default_value = "/etc/metis/metis.yaml")]
+    #[arg(long, global = true, value_name = "FILE", default_value = "/etc/metis/metis.yaml")]
     pub config: PathBuf,
     /// Inventory, instead of the one that the configuration names.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     pub inventory: Option<PathBuf>,
     /// Check configuration and inventory, report every mistake, and end: 0 when there is none.
     #[arg(long)]
@@ -35,6 +35,12 @@ pub struct DaemonArguments {
 pub enum Command {
     /// Show all of it on this machine: a simulated site, the real daemon on a real socket, a card burnt into a file, an outage.
     Sandbox(SandboxArguments),
+    /// Stop the cluster, or the whole site, without a running metisd; a dry run without --execute.
+    ///
+    /// For when metisd cannot be started or hangs: this process makes the same plan and does it, prints what happens, and ends with the
+    /// exit codes of metisctl(1). It holds the state directory meanwhile, so that no metisd starts beside it. Where one runs, it refuses
+    /// and says what to do. It needs root or the user that metisd runs as. A terminal that goes away does not end it.
+    Shutdown(StandaloneArguments),
     /// Write one card; started by the daemon or by metis-card-writer.socket, with the connection as standard input.
     #[command(hide = true)]
     CardWriter,
@@ -55,4 +61,19 @@ pub struct SandboxArguments {
     /// Where to put it, instead of a temporary folder.
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
+}
+
+/// How a shutdown without a daemon runs.
+#[derive(Debug, Clone, Args)]
+pub struct StandaloneArguments {
+    /// Say that no metisd shall do it (with one that answers: `metisctl shutdown`).
+    #[arg(long, required = true)]
+    pub standalone: bool,
+    /// Go on beside a metisd that holds the state directory and does not answer, or where the disk of the state directory hangs: the run
+    /// is recorded in the runtime directory only.
+    #[arg(long)]
+    pub beside: bool,
+    /// What metisctl shutdown takes.
+    #[command(flatten)]
+    pub shutdown: metisctl::args::ShutdownArgs,
 }

@@ -58,7 +58,7 @@ pub fn run(arguments: &DaemonArguments, loaded: Loaded, passed: Option<UnixListe
 }
 
 /// Closing writes what is pending; a disk that hangs must not hold the end of the process.
-fn close(how: impl FnOnce() + Send + 'static) {
+pub(super) fn close(how: impl FnOnce() + Send + 'static) {
     let (done, ended) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         how();
@@ -69,7 +69,7 @@ fn close(how: impl FnOnce() + Send + 'static) {
     }
 }
 
-fn open_journal(settings: &Settings, clock: &Clock) -> anyhow::Result<Opened> {
+pub(super) fn open_journal(settings: &Settings, clock: &Clock) -> anyhow::Result<Opened> {
     let mut options = journal::Options::new(&settings.daemon.state_dir, settings.daemon.runtime_dir.join("spill.jsonl"));
     options.understands = Fact::understands;
     #[cfg(debug_assertions)]
@@ -95,7 +95,7 @@ impl Daemon {
             Problems::new(HostFacts { host: host_name(), host_role: settings.daemon.host_role.to_string(), problems: Vec::new() });
         problems.set("history", history_problem.into_iter().collect());
         let journal = opened.journal.clone();
-        let (mailbox, handle, orders) = self.mailbox(opened, &settings);
+        let (mailbox, handle, orders) = mailbox(&self.clock, opened, &settings);
         let (settings_sender, settings_receiver) = watch::channel(Arc::clone(&settings));
         let secrets = secrets::Context { credentials_dir: credentials_directory() };
         let world = Arc::new(World::new(settings_receiver.clone(), secrets.clone()));
@@ -148,27 +148,27 @@ impl Daemon {
         let now = Arc::new(move || clock.now());
         api::Context { handle, reader, site: Arc::clone(&site) as _, power: site, facts: problems.facts(), roles, now }
     }
+}
 
-    fn mailbox(
-        &self,
-        opened: Opened,
-        settings: &Settings,
-    ) -> (Mailbox<Journal, impl Fn() -> crate::site::Now + Send + 'static>, Handle, tokio::sync::mpsc::UnboundedReceiver<control::Effect>)
-    {
-        let (state, mut notes) = control::fold(opened.checkpoint.as_ref(), &opened.tail);
-        notes.extend(opened.problems);
-        if let Mode::ReadOnly { why } | Mode::Memory { why } = &opened.mode {
-            tracing::error!("journal degraded: {why}");
-        }
-        for note in &notes {
-            tracing::warn!("{note}");
-        }
-        let calm = control::Options::default().tick;
-        let tick = service_manager::watchdog_interval().map_or(calm, |interval| calm.min(interval / WATCHDOG_PARTS));
-        let options = control::Options { tick, replayed: opened.tail.len() as u64, notes, ..control::Options::default() };
-        let clock = self.clock.clone();
-        Mailbox::new(state, opened.journal, move || clock.now(), Arc::new(settings.power.clone()), options)
+/// The control loop over what was opened, the way into it, and what it orders.
+pub(super) fn mailbox(
+    clock: &Clock,
+    opened: Opened,
+    settings: &Settings,
+) -> (Mailbox<Journal, impl Fn() -> crate::site::Now + Send + 'static>, Handle, tokio::sync::mpsc::UnboundedReceiver<control::Effect>) {
+    let (state, mut notes) = control::fold(opened.checkpoint.as_ref(), &opened.tail);
+    notes.extend(opened.problems);
+    if let Mode::ReadOnly { why } | Mode::Memory { why } = &opened.mode {
+        tracing::error!("journal degraded: {why}");
     }
+    for note in &notes {
+        tracing::warn!("{note}");
+    }
+    let calm = control::Options::default().tick;
+    let tick = service_manager::watchdog_interval().map_or(calm, |interval| calm.min(interval / WATCHDOG_PARTS));
+    let options = control::Options { tick, replayed: opened.tail.len() as u64, notes, ..control::Options::default() };
+    let clock = clock.clone();
+    Mailbox::new(state, opened.journal, move || clock.now(), Arc::new(settings.power.clone()), options)
 }
 
 async fn serve_api(listener: UnixListener, context: api::Context, stop: CancellationToken) {
@@ -250,7 +250,7 @@ impl Signals {
     }
 }
 
-async fn wait_for_first_view(handle: &Handle) {
+pub(super) async fn wait_for_first_view(handle: &Handle) {
     let mut views = handle.views();
     let _ = tokio::time::timeout(Duration::from_secs(5), views.wait_for(|view| view.started.is_some())).await;
 }

@@ -11,6 +11,7 @@ mod problems;
 mod reload;
 mod sandbox;
 mod site;
+mod standalone;
 mod stream;
 mod watch;
 mod world;
@@ -24,7 +25,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Arguments, Command, DaemonArguments};
+use args::{Arguments, Command, DaemonArguments, StandaloneArguments};
+use reload::Loaded;
 
 use crate::card::device;
 use crate::config;
@@ -42,6 +44,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, passed: Option<UnixLi
         None if arguments.daemon.check_config => check_config(&arguments.daemon),
         None => daemon(&arguments.daemon, passed),
         Some(Command::Sandbox(arguments)) => sandbox(&arguments),
+        Some(Command::Shutdown(standalone)) => shutdown(&arguments.daemon, &standalone),
         Some(Command::CardWriter) => card_writer(),
         Some(Command::Man { dir }) => man_pages(&dir),
     }
@@ -61,16 +64,38 @@ fn check_config(arguments: &DaemonArguments) -> ExitCode {
     if loaded.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn daemon(arguments: &DaemonArguments, passed: Option<UnixListener>) -> ExitCode {
-    let loaded = match reload::load(arguments, &daemon::state_directory()) {
-        Ok(loaded) => loaded,
-        Err(errors) => {
-            for error in &errors {
-                complain(error);
-            }
-            complain("metisd cannot start: the configuration is wrong and there is no earlier one that was good");
-            return ExitCode::FAILURE;
+fn load(arguments: &DaemonArguments) -> Result<Loaded, ExitCode> {
+    reload::load(arguments, &daemon::state_directory()).map_err(|errors| {
+        for error in &errors {
+            complain(error);
         }
+        complain("metisd cannot start: the configuration is wrong and there is no earlier one that was good");
+        ExitCode::FAILURE
+    })
+}
+
+fn shutdown(arguments: &DaemonArguments, standalone: &StandaloneArguments) -> ExitCode {
+    let loaded = match load(arguments) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    // What happens is printed; the log has its place beside it only for what is wrong.
+    if let Err(error) = logging::install("warn") {
+        complain(&format!("metisd shutdown: {error:#}"));
+    }
+    match standalone::run(standalone, &loaded) {
+        Ok(exit) => ExitCode::from(exit.code()),
+        Err(error) => {
+            complain(&format!("metisd shutdown: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn daemon(arguments: &DaemonArguments, passed: Option<UnixListener>) -> ExitCode {
+    let loaded = match load(arguments) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
     };
     if let Err(error) = logging::install(loaded.settings.daemon.log_level.as_str()) {
         complain(&format!("metisd: {error:#}"));

@@ -1,8 +1,9 @@
-//! This host: clock, service manager.
+//! This host: clock, service manager, its units.
 
 pub mod clock;
 pub mod port;
 pub mod service_manager;
 mod settings;
+pub mod units;
 
 pub use settings::Settings;

@@ -86,7 +86,7 @@ impl<S> Phase<S> {
     }
 
     /// Expected duration: each step is taken by the lane that is free first.
-    fn predicted(&self) -> Duration {
+    pub fn predicted(&self) -> Duration {
         let mut lanes = vec![Duration::ZERO; self.width().min(self.steps.len().max(1))];
         for step in &self.steps {
             if let Some(lane) = lanes.iter_mut().min() {

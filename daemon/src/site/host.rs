@@ -45,6 +45,18 @@ pub enum Access {
     None,
 }
 
+impl Access {
+    /// `ssh`, `helper-pod`, `local` or `none`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ssh => "ssh",
+            Self::HelperPod => "helper-pod",
+            Self::Local => "local",
+            Self::None => "none",
+        }
+    }
+}
+
 /// How a host comes back after its power was gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

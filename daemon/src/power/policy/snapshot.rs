@@ -71,6 +71,8 @@ pub struct DomainState {
     pub nodes: BTreeSet<NodeName>,
     /// What a shutdown is taken to need.
     pub budget: Duration,
+    /// A runtime of this factor x budget, or less, is a trigger.
+    pub safety_factor: f64,
     /// Runtime left: the shortest of the feeds that keep it up (of all feeds, when none does).
     pub runtime: Option<Duration>,
     /// Runtime minus factor x budget; negative: too little.
@@ -146,6 +148,7 @@ fn domain_state(
         upses: config.upses.clone(),
         nodes: config.nodes.clone(),
         budget: budget::configured(settings),
+        safety_factor: settings.thresholds.runtime_safety_factor,
         runtime,
         margin: runtime.and_then(|runtime| SignedDuration::try_from_secs_f64(budget::margin_seconds(settings, runtime)).ok()),
         would_trigger: until.map(|until| now.later(until).wall),

@@ -1,0 +1,65 @@
+//! `shutdown`.
+
+use std::time::Duration;
+
+use metis_proto::v1;
+use metis_proto::v1::power_client::PowerClient;
+
+use super::Context;
+use crate::args::{Format, ShutdownArgs};
+use crate::errors::CtlError;
+use crate::exit::Exit;
+use crate::follow::Follow;
+use crate::interrupt::Interrupts;
+use crate::session::Session;
+use crate::view::run::RunView;
+use crate::view::shutdown::ShutdownView;
+
+/// Shows the plan, or executes it and follows the run.
+pub async fn run(args: &ShutdownArgs, cx: &mut Context<'_, '_>) -> Result<Exit, CtlError> {
+    let session = Session::open(cx.global).await?;
+    let mut client = PowerClient::new(session.channel.clone());
+    let call = session.call("shutdown", client.shutdown(request(args)));
+    if !args.execute {
+        let view = ShutdownView::from(call.await?);
+        cx.console.emit(cx.global.format, &view, ShutdownView::table)?;
+        return cx.end_dry_run(&view.plan, "add --execute");
+    }
+    let mut interrupts = Interrupts::listen()?;
+    let answer = tokio::select! {
+        () = interrupts.next() => return Err(left_early(&session)),
+        answer = call => answer?,
+    };
+    let run = answer.run.clone();
+    let view = ShutdownView::from(answer);
+    cx.console.note(&view.headline(&run, &session.flags, &cx.console.look(None)));
+    let (run, exit) = Follow::new(&session, &run, 0, None).until_ended(&mut interrupts, cx.console).await?;
+    cx.console.emit(cx.global.format, &run, |r, _| RunView::ending(r))?;
+    if cx.global.format == Format::Table {
+        cx.console.note(&format!("its report: `metisctl{} run show {}`", session.flags, run.id));
+    }
+    Ok(exit)
+}
+
+fn left_early(session: &Session) -> CtlError {
+    CtlError::Interrupted(format!("left before metisd answered; `metisctl{} run` shows whether a shutdown was started", session.flags))
+}
+
+fn request(args: &ShutdownArgs) -> v1::ShutdownRequest {
+    v1::ShutdownRequest {
+        mode: super::mode(args.mode).into(),
+        reason: args.reason.clone(),
+        skip_drain: args.skip_drain,
+        skip_etcd_snapshot: args.skip_etcd_snapshot,
+        drain_timeout: args.drain_timeout.map(duration),
+        emergency_drain_timeout: args.emergency_drain_timeout.map(duration),
+        require_ups_battery: args.require_ups_battery,
+        ups_host: args.ups_host.clone(),
+        domains: args.domains.clone(),
+        execute: args.execute,
+    }
+}
+
+fn duration(d: Duration) -> prost_types::Duration {
+    prost_types::Duration { seconds: i64::try_from(d.as_secs()).unwrap_or(i64::MAX), nanos: 0 }
+}
