@@ -3,6 +3,7 @@
 mod order;
 pub mod port;
 mod settings;
+pub mod shutdown;
 
 pub use order::ShutdownOrder;
 pub use settings::{Datastore, Protect, Settings, ShutdownMode, ShutdownSettings};

@@ -1,0 +1,132 @@
+//! Pure: inventory, facts and what is asked for → the plan of a shutdown.
+//!
+//! The order is that of FEATURES "Power: shutting down": look, suspend Flux, save the datastore, drain, wait for volumes, stop agents, stop
+//! servers, end what they left, power off (the datastore's host after all others, this host last). API calls and waiting carry a share of
+//! the time that is left and are passed over where there is none; stops and power-offs carry none and are always begun.
+
+mod by_hand;
+mod expect;
+mod scope;
+mod steps;
+#[cfg(test)]
+mod tests;
+mod warn;
+
+use super::port::Facts;
+use super::{Datastore, Settings, ShutdownMode, ShutdownOrder};
+use crate::runbook::{ABORT_GRACE, Phase, Runbook};
+use crate::site::{Access, Guard, Host, K3sRole, Learned, Step, Topology};
+
+use scope::Scope;
+use steps::Maker;
+
+/// The kind of its runs.
+pub const KIND: &str = "shutdown";
+
+/// Grace of an abort while the site runs on battery: it is reserved once in each phase.
+const GRACE_ON_BATTERY: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Plans a shutdown. Total: what is not known of the cluster is planned for as if it were there, and said in the warnings.
+pub fn plan(settings: &Settings, topology: &Topology, facts: &Facts, learned: &Learned, order: &ShutdownOrder) -> Runbook<Step> {
+    let scope = Scope::of(settings, topology, facts, order);
+    let maker = Maker { settings, facts, learned, order, scope: &scope };
+    let mut book = Runbook::new(KIND, title(&scope, order), phases(&maker));
+    book.unwind = unwind(&maker);
+    book.abort_grace = if order.remaining.is_some() { GRACE_ON_BATTERY } else { ABORT_GRACE };
+    if book.phases.is_empty() {
+        let message = "there is nothing to stop: no host that metis may stop is concerned (inventory: `host.access`, `host.managed`)";
+        book.refusals.push(Guard { name: "shutdown.empty".to_owned(), message: message.to_owned(), waiver: None });
+    }
+    book.warnings = warn::warnings(&maker, topology, &book);
+    book
+}
+
+fn title(scope: &Scope<'_>, order: &ShutdownOrder) -> String {
+    let what = match &order.domains {
+        Some(domains) if !scope.whole_cluster => format!("shed what {} feeds", joined(domains.iter().map(ToString::to_string))),
+        _ => "stop the cluster".to_owned(),
+    };
+    match (order.mode, scope.off().count()) {
+        (ShutdownMode::ClusterOnly, _) | (_, 0) => what,
+        (ShutdownMode::HostPoweroff, 1) => format!("{what} and power off 1 host"),
+        (ShutdownMode::HostPoweroff, hosts) => format!("{what} and power off {hosts} hosts"),
+    }
+}
+
+fn joined(words: impl IntoIterator<Item = String>) -> String {
+    words.into_iter().collect::<Vec<_>>().join(", ")
+}
+
+/// Phases without steps are left out.
+fn phases(maker: &Maker<'_>) -> Vec<Phase<Step>> {
+    let at_once = maker.settings.shutdown.hosts_at_once;
+    let scope = maker.scope;
+    let agents = || scope.k3s(K3sRole::Agent);
+    let servers = || scope.k3s(K3sRole::Server);
+    let mut phases = prelude(maker);
+    phases.push(phase("stop agents", at_once, agents().map(|host| maker.stop(host, K3sRole::Agent))));
+    phases.push(phase("stop servers", at_once, servers().map(|host| maker.stop(host, K3sRole::Server))));
+    // It latches, and the machines of others go down by it: not before the point of no return.
+    phases.push(phase("tell other machines", 1, scope.tell.iter().map(|ups| maker.set_fsd(ups))));
+    let left = agents().chain(servers()).filter(|host| host.access != Access::HelperPod);
+    phases.push(phase("end what k3s left", at_once, left.map(|host| maker.end_leftovers(host))));
+    let (last, early): (Vec<_>, Vec<_>) =
+        scope.off().filter(|host| !goes_with_its_stop(maker.settings, host)).partition(|host| is_datastore(maker.settings, host));
+    let others = |hosts: Vec<&Host>| hosts.into_iter().filter(|host| !host.this_host).map(|host| maker.power_off(host)).collect::<Vec<_>>();
+    phases.push(phase("power off", at_once, others(early)));
+    phases.push(phase("power off the datastore", 1, others(last)));
+    phases.push(phase("wait for other machines", at_once, scope.tell.iter().map(|ups| maker.await_secondaries(ups))));
+    if let Some(this) = scope.off().find(|host| host.this_host) {
+        let cut = (!scope.cut.is_empty()).then(|| maker.cut_outlets(&scope.cut));
+        phases.push(phase("power off this host", 1, cut.into_iter().chain([maker.power_off_this(this)])));
+    }
+    phases.retain(|phase| !phase.steps.is_empty());
+    phases
+}
+
+/// What needs the API, and the datastore's copy.
+fn prelude(maker: &Maker<'_>) -> Vec<Phase<Step>> {
+    let scope = maker.scope;
+    let nodes: Vec<&Host> = scope.drained().collect();
+    let mut phases = Vec::new();
+    if !scope.has_api || scope.stopped.is_empty() {
+        phases.push(phase("save the datastore", 1, maker.save_datastore()));
+        return phases;
+    }
+    phases.push(phase("look", 1, [maker.collect()]));
+    phases.push(phase("suspend Flux", 1, scope.whole_cluster.then(|| maker.suspend_flux())));
+    phases.push(phase("save the datastore", 1, maker.save_datastore()));
+    phases.push(phase("drain", u32::try_from(nodes.len()).unwrap_or(u32::MAX), nodes.iter().map(|host| maker.drain(host))));
+    let gate = (!nodes.is_empty() && !maker.order.skip_drain).then(|| maker.await_detach(&nodes));
+    phases.push(phase("wait for volumes", 1, gate));
+    phases
+}
+
+/// Undoes the prelude and the stops of agents, last first.
+fn unwind(maker: &Maker<'_>) -> Vec<Phase<Step>> {
+    let scope = maker.scope;
+    let at_once = maker.settings.shutdown.hosts_at_once;
+    let agents = scope.k3s(K3sRole::Agent).filter(|host| !scope.is_off(host) || !goes_with_its_stop(maker.settings, host));
+    let mut phases = vec![phase("start agents", at_once, agents.map(|host| maker.start(host)))];
+    if scope.has_api {
+        phases.push(phase("uncordon", at_once, scope.drained().map(|host| maker.uncordon(host))));
+        let flux = scope.whole_cluster && !scope.stopped.is_empty();
+        phases.push(phase("resume Flux", 1, flux.then(|| maker.resume_flux())));
+    }
+    phases.retain(|phase| !phase.steps.is_empty());
+    phases
+}
+
+fn phase(name: &str, concurrency: u32, steps: impl IntoIterator<Item = crate::runbook::PlannedStep<Step>>) -> Phase<Step> {
+    Phase { name: name.to_owned(), concurrency: concurrency.max(1), steps: steps.into_iter().collect() }
+}
+
+/// Without a kubelet no pod helps any more: such a node is powered off where others are stopped; not so the host of the datastore, which
+/// the servers still need.
+fn goes_with_its_stop(settings: &Settings, host: &Host) -> bool {
+    host.access == Access::HelperPod && host.k3s.is_some() && !is_datastore(settings, host)
+}
+
+fn is_datastore(settings: &Settings, host: &Host) -> bool {
+    matches!(&settings.datastore, Datastore::External { host: name, .. } if *name == host.name)
+}
