@@ -63,6 +63,9 @@ pub fn masked(node: &MergedNode) -> Value {
     if let (Some(token), Some(slot)) = (&node.settings.k3s.token, value.pointer_mut("/settings/k3s/token")) {
         *slot = secret(token);
     }
+    if let (Some(key), Some(slot)) = (&node.settings.host.key, value.pointer_mut("/settings/host/key")) {
+        *slot = secret(key);
+    }
     for (algorithm, reference) in &node.settings.ssh.host_keys {
         let name = serde_json::to_value(algorithm).unwrap_or(Value::Null);
         let pointer = format!("/settings/ssh/host_keys/{}", name.as_str().unwrap_or_default());
@@ -195,7 +198,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::site::{Arch, Class, HostKeyAlgorithm, ImageRef, K3sRole, NetworkRenderer, Node, SecretRef, SeedPlace};
+    use crate::site::{Access, Arch, Class, HostKeyAlgorithm, ImageRef, K3sRole, NetworkRenderer, Node, Returns, SecretRef, SeedPlace};
 
     fn secret_ref() -> impl Strategy<Value = SecretRef> {
         prop_oneof!["[a-z]{1,4}".prop_map(|name| SecretRef::File(PathBuf::from(name))), "[a-z]{1,4}".prop_map(SecretRef::Credential)]
@@ -242,21 +245,35 @@ mod tests {
         )
     }
 
+    fn any_host() -> impl Strategy<Value = HostSettings> {
+        let access = option::of(prop_oneof![Just(Access::Ssh), Just(Access::HelperPod), Just(Access::Local), Just(Access::None)]);
+        let returns = option::of(prop_oneof![Just(Returns::AcCycle), Just(Returns::WakeOnLan), Just(Returns::ByHand)]);
+        let names = (text(), text(), text());
+        let rest = (any::<Option<u16>>(), option::of(secret_ref()), option::of(vec("[a-z]{1,3}", 1..3)));
+        (access, returns, names, rest, any::<Option<bool>>(), any::<Option<bool>>()).prop_map(
+            |(access, returns, (address, user, node_name), (port, key, host_keys), sudo, managed)| HostSettings {
+                access,
+                address,
+                port,
+                user,
+                key,
+                host_keys,
+                sudo,
+                returns,
+                node_name,
+                managed,
+            },
+        )
+    }
+
     fn settings() -> impl Strategy<Value = NodeSettings> {
         let journald = (text(), text(), text(), text()).prop_map(|(storage, system_max_use, runtime_max_use, max_retention)| {
             JournaldSettings { storage, system_max_use, runtime_max_use, max_retention }
         });
         let hosts = btree_map((0_u8..3).prop_map(|last| IpAddr::from([10, 0, 0, last])), vec("[a-z]{1,3}", 0..3), 0..3);
         let seed = option::of(prop_oneof![Just(SeedPlace::Auto), Just(SeedPlace::Boot), Just(SeedPlace::Root), Just(SeedPlace::None)]);
-        (any_network(), any_ssh(), any_k3s(), journald, hosts, seed).prop_map(|(network, ssh, k3s, journald, hosts, seed)| NodeSettings {
-            network,
-            ssh,
-            k3s,
-            journald,
-            hosts,
-            seed,
-            host: HostSettings::default(),
-        })
+        (any_network(), any_ssh(), any_k3s(), journald, hosts, seed, any_host())
+            .prop_map(|(network, ssh, k3s, journald, hosts, seed, host)| NodeSettings { network, ssh, k3s, journald, hosts, seed, host })
     }
 
     fn site(defaults: NodeSettings, class: NodeSettings, node: NodeSettings) -> Inventory {
@@ -344,12 +361,14 @@ mod tests {
         .into();
         let user = SshUser { password_hash: Some(SecretRef::Credential("hash".into())), ..SshUser::default() };
         class.settings.ssh.users = [("atlas".into(), user)].into();
+        class.settings.host.key = Some(SecretRef::File("/etc/metis/ssh_key".into()));
         let value = masked(&merge(&inventory, &"titan-13".into()).unwrap());
         assert_eq!(value.pointer("/image/url").unwrap(), "https://***@img.lan/a.xz");
         assert_eq!(value.pointer("/settings/k3s/token").unwrap(), "secret file:/etc/metis/token");
         assert_eq!(value.pointer("/settings/ssh/host_keys/ed25519").unwrap(), "secret credential:t13");
         assert_eq!(value.pointer("/settings/ssh/host_keys/ecdsa").unwrap(), "secret credential:t13-ecdsa");
         assert_eq!(value.pointer("/settings/ssh/users/atlas/password_hash").unwrap(), "secret credential:hash");
+        assert_eq!(value.pointer("/settings/host/key").unwrap(), "secret file:/etc/metis/ssh_key");
         assert!(!value.to_string().contains("hunter2"));
     }
 }

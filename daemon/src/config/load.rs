@@ -81,7 +81,8 @@ fn finish(report: Report, draft: MainDraft, source: Option<&Source>) -> Result<S
         return Err(report.into_sorted());
     }
     let inventory = inventory.map(|draft| draft.inventory).unwrap_or_default();
-    Ok(Settings::new(draft.daemon, draft.api, draft.power.settings, draft.cluster.settings, draft.card, inventory))
+    let MainDraft { daemon, api, power, cluster, card, hosts, .. } = draft;
+    Ok(Settings::new(daemon, api, power.settings, cluster.settings, card, hosts.settings, inventory))
 }
 
 fn read_inventory(source: &Source, report: &Report) -> Option<InventoryDraft> {

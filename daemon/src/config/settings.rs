@@ -11,6 +11,7 @@ use super::diagnostic::Place;
 use crate::api::Settings as ApiSettings;
 use crate::card::Settings as CardSettings;
 use crate::cluster::Settings as ClusterSettings;
+use crate::host::Settings as HostsSettings;
 use crate::power::Settings as PowerSettings;
 use crate::site::{Inventory, SettingsDigest};
 
@@ -27,6 +28,8 @@ pub struct Settings {
     pub cluster: ClusterSettings,
     /// Section `card`.
     pub card: CardSettings,
+    /// Section `hosts`.
+    pub hosts: HostsSettings,
     /// The inventory file.
     pub inventory: Inventory,
     /// SHA-256 over all of the above in a canonical form; equal settings have equal digests, however they were written.
@@ -45,11 +48,12 @@ impl Settings {
         power: PowerSettings,
         cluster: ClusterSettings,
         card: CardSettings,
+        hosts: HostsSettings,
         inventory: Inventory,
     ) -> Self {
         // Struct fields keep their order and maps are sorted (`BTreeMap`), so the JSON is canonical.
-        let digest = digest(&(&daemon, &api, &power, &cluster, &card, &inventory));
-        Self { daemon, api, power, cluster, card, inventory, digest, files: Vec::new(), origins: BTreeMap::new() }
+        let digest = digest(&(&daemon, &api, &power, &cluster, &card, &hosts, &inventory));
+        Self { daemon, api, power, cluster, card, hosts, inventory, digest, files: Vec::new(), origins: BTreeMap::new() }
     }
 }
 

@@ -5,12 +5,12 @@ use std::fmt::Display;
 
 use super::inventory::NodeDraft;
 use super::network::misfits;
-use super::{ClusterDraft, InventoryDraft, MainDraft, PowerDraft};
+use super::{ClusterDraft, HostsDraft, InventoryDraft, MainDraft, PowerDraft};
 use crate::config::cursor::{Mention, Report};
 use crate::config::diagnostic::Place;
 use crate::config::suggest::did_you_mean;
 use crate::config::values::{show_duration, split_host};
-use crate::site::{Class, Inventory, K3sRole, Node, NodeSettings};
+use crate::site::{Access, Class, Inventory, K3sRole, Node, NodeSettings};
 
 /// Reports names that refer to nothing, things that exist twice, and settings that do not fit together.
 pub fn check(report: &Report, main: &MainDraft, inventory: Option<&InventoryDraft>) {
@@ -18,7 +18,10 @@ pub fn check(report: &Report, main: &MainDraft, inventory: Option<&InventoryDraf
     same_upses(report, &main.power);
     cluster(report, &main.cluster, &main.power, inventory);
     if let Some(draft) = inventory {
-        nodes(report, draft);
+        if let Some(this_host) = &main.hosts.this_host {
+            refer(report, this_host, &names(&draft.node_keys), "node of the inventory", "add it to nodes of the inventory");
+        }
+        nodes(report, draft, &main.hosts);
     }
 }
 
@@ -117,10 +120,12 @@ fn same_upses(report: &Report, power: &PowerDraft) {
     }
 }
 
-fn nodes(report: &Report, draft: &InventoryDraft) {
+fn nodes(report: &Report, draft: &InventoryDraft, hosts: &HostsDraft) {
     let classes = names(&draft.classes);
     let mut addresses = BTreeMap::new();
     let mut hostnames = BTreeMap::new();
+    let mut node_names = BTreeMap::new();
+    let mut endpoints = BTreeMap::new();
     for places in &draft.nodes {
         let Some(node) = draft.inventory.nodes.get(&places.name.name) else { continue };
         if let Some(class) = &places.class {
@@ -139,8 +144,47 @@ fn nodes(report: &Report, draft: &InventoryDraft) {
             let message = format!("the address {address} belongs to `{}` at {} already; addresses must differ", first.name, first.place);
             report.error(&places.address.place, &places.address.path, message);
         }
+        if let Some(name) = effective.get(|settings| settings.host.node_name.clone())
+            && let Some(first) = node_names.insert(name.clone(), &places.name)
+        {
+            let message = format!("the node name `{name}` belongs to `{}` at {} already; each node has its own", first.name, first.place);
+            report.error(&places.name.place, &places.name.path, message);
+        }
+        if let Some(address) = effective.get(|settings| settings.host.address.clone()) {
+            let port = effective.get(|settings| settings.host.port).or_else(|| effective.get(|settings| settings.ssh.port));
+            let message = |first: &Mention<_>| {
+                format!("is reached at {address} like `{}` at {}, so one would be stopped for the other", first.name, first.place)
+            };
+            if let Some(first) = endpoints.insert((address.clone(), port.unwrap_or(22)), &places.name) {
+                report.error(&places.name.place, &places.name.path, message(first));
+            }
+        }
         node_fits(report, places, &effective);
+        access_fits(report, places, &effective, hosts);
     }
+}
+
+/// What the way to a host needs.
+fn access_fits(report: &Report, places: &NodeDraft, effective: &Effective<'_>, hosts: &HostsDraft) {
+    let Some(access) = effective.get(|settings| settings.host.access) else { return };
+    let problem = match access {
+        Access::HelperPod if effective.get(|settings| settings.k3s.role).is_none() => {
+            "has `host.access: helper-pod`, but no `k3s.role`: a pod runs on nodes of the cluster only; use ssh, or give its role"
+                .to_owned()
+        }
+        // It may stand in a file that could not be read.
+        Access::HelperPod if hosts.settings.helper_image.is_none() && !report.is_incomplete() => {
+            "has `host.access: helper-pod`, but metis.yaml has no `hosts.helper_image` for that pod; give it, or use ssh".to_owned()
+        }
+        Access::Local => match &hosts.this_host {
+            Some(this) if this.name != places.name.name => {
+                format!("has `host.access: local`, but this host is `{}` by `hosts.this_host` at {}; use ssh", this.name, this.place)
+            }
+            _ => return,
+        },
+        Access::HelperPod | Access::Ssh | Access::None => return,
+    };
+    report.error(&places.name.place, &places.name.path, problem);
 }
 
 /// A node with its class and the defaults: the first of node, class and defaults that says something counts.

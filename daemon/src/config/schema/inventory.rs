@@ -2,13 +2,14 @@
 
 use std::net::IpAddr;
 
+use super::hosts::host;
 use super::network::network;
 use super::secret::secret;
 use crate::config::cursor::{Cursor, Mention, Parsed, Slot};
 use crate::config::values;
 use crate::site::{
-    Arch, Class, ClassName, HostKeyAlgorithm, HostSettings, ImageRef, Inventory, JournaldSettings, K3sRole, K3sSettings, Node, NodeName,
-    NodeSettings, SeedPlace, SshSettings, SshUser,
+    Arch, Class, ClassName, HostKeyAlgorithm, ImageRef, Inventory, JournaldSettings, K3sRole, K3sSettings, Node, NodeName, NodeSettings,
+    SeedPlace, SshSettings, SshUser,
 };
 
 const ARCHES: [(&str, Arch); 2] = [("amd64", Arch::Amd64), ("arm64", Arch::Arm64)];
@@ -113,7 +114,7 @@ fn settings_noting(section: &Cursor<'_>, note: &mut dyn FnMut(&Cursor<'_>)) -> N
         journald: section.section("journald", journald),
         hosts: section.table("hosts", address_key, |slot, _| slot.list(values::dns_name)),
         seed: section.value("seed", values::one_of(&SEED_PLACES)),
-        host: HostSettings::default(),
+        host: section.section("host", host),
     }
 }
 

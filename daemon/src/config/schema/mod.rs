@@ -2,6 +2,7 @@
 
 mod cluster;
 mod cross;
+mod hosts;
 mod inventory;
 mod network;
 mod power;
@@ -10,6 +11,7 @@ mod secret;
 
 pub use cluster::ClusterDraft;
 pub use cross::check as cross_check;
+pub use hosts::HostsDraft;
 pub use inventory::{InventoryDraft, inventory};
 pub use power::PowerDraft;
 
@@ -33,6 +35,8 @@ pub struct MainDraft {
     pub cluster: ClusterDraft,
     /// Section `card`.
     pub card: CardSettings,
+    /// Section `hosts`, with the places of the names in it.
+    pub hosts: HostsDraft,
     /// Key `inventory`: where the inventory is.
     pub inventory: Option<PathBuf>,
 }
@@ -45,5 +49,6 @@ pub fn main(cursor: &Cursor<'_>) -> MainDraft {
     let power = cursor.section("power", power::power);
     let cluster = cursor.section("cluster", |cluster| cursor.section("shutdown", |shutdown| cluster::cluster(cluster, shutdown)));
     let card = cursor.section("card", |section| rooms::card(section, state));
-    MainDraft { api, power, cluster, card, inventory: cursor.value("inventory", values::path), daemon }
+    let hosts = cursor.section("hosts", hosts::hosts);
+    MainDraft { api, power, cluster, card, hosts, inventory: cursor.value("inventory", values::path), daemon }
 }

@@ -89,7 +89,10 @@ const MAIN_CASES: &[(&str, &str)] = &[
     ("power:\n", ""),
     ("power: { upses: {} }", ""),
     ("power: []", "1:8: power: must be a map of keys, is a list"),
-    ("powr: {}", "1:1: powr: unknown key; did you mean `power`? (allowed here: daemon, api, power, cluster, shutdown, card, inventory)"),
+    (
+        "powr: {}",
+        "1:1: powr: unknown key; did you mean `power`? (allowed here: daemon, api, power, cluster, shutdown, card, hosts, inventory)",
+    ),
     ("daemon: { host_role: cards, log_level: debug }", ""),
     ("daemon: { log_level: loud }", "1:22: daemon.log_level: `loud` is not allowed (allowed: error, warn, info, debug, trace)"),
     ("daemon: { state_dir: }", "daemon.state_dir: has no value"),
@@ -183,6 +186,19 @@ const MAIN_CASES: &[(&str, &str)] = &[
     ("card: { free_space_floor: 500 MiB, max_image_size: 32GB }", ""),
     ("card: { max_image_size: 99999999T }", "is not a size"),
     ("card: { max_image_size: 1K }", "is too small; write at least 1048576 B"),
+    ("hosts: { user: atlas, key: { file: /k }, at_once: 4, connect_timeout: 2s, helper_image: 'r.lan:5000/a/b:1' }", ""),
+    ("hosts: { user: 'a b' }", "1:16: hosts.user: `a b` is not a user or group name"),
+    ("hosts: { key: secret }", "hosts.key: must say where the secret is kept"),
+    ("hosts: { known_hosts: known_hosts }", "hosts.known_hosts: `known_hosts` is not allowed; write an absolute path"),
+    ("hosts: { connect_timeout: 5 }", "`5` has no unit"),
+    ("hosts: { at_once: 0 }", "`0` is not allowed; write a whole number from 1 to 64"),
+    ("hosts: { this_host: titan-db }", "1:21: hosts.this_host: `titan-db` is not a node of the inventory"),
+    ("hosts: { helper_image: busybox }", ""),
+    ("hosts: { helper_image: 'https://r.lan/busybox' }", "`https://r.lan/busybox` is not a container image"),
+    ("hosts: { helper_image: 'busybox@sha256:beef' }", "is not a container image"),
+    ("hosts: { helper_image: 'Busybox' }", "is not a container image"),
+    ("hosts: { helper_image: 'busybox:' }", "is not a container image"),
+    ("hosts: { helper_namespace: Kube }", "`Kube` is not a host name"),
     ("card: &c { ca_file: /a }", "1:10: card: anchors (`&name`) are not supported"),
 ];
 
@@ -256,6 +272,35 @@ const INVENTORY_CASES: &[(&str, &str)] = &[
     ("defaults: { journald: { storage: disk } }", "`disk` is not allowed (allowed: volatile, persistent, auto, none)"),
     ("defaults: { hosts: { registry: [10.0.0.1] } }", "`registry` is not an IP address; write `address: [name, …]`"),
     ("defaults: { hosts: { 10.0.0.1: [registry.lan, registry] } }", ""),
+    ("defaults: { host: { access: ssh, address: 'fd00::1', port: 2277, user: atlas, sudo: false, returns: wake-on-lan } }", ""),
+    ("nodes: { a: { class: worker, host: { access: local, managed: false, node_name: a.lan } } }", ""),
+    ("defaults: { host: { access: telnet } }", "`telnet` is not allowed (allowed: ssh, helper-pod, local, none)"),
+    ("defaults: { host: { returns: ac } }", "`ac` is not allowed (allowed: ac-cycle, wake-on-lan, by-hand)"),
+    ("defaults: { host: { address: 'a b' } }", "`a b` is not a DNS name; write one such as titan-db.lan, or an IP address"),
+    ("defaults: { host: { port: 0 } }", "`0` is not allowed; write a port from 1 to 65535"),
+    ("defaults: { host: { user: 0 } }", "`0` is not a user or group name"),
+    ("defaults: { host: { host_keys: ['SHA256:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8'] } }", ""),
+    ("defaults: { host: { host_keys: ['SHA256:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8='] } }", "is not a fingerprint; write SHA256:"),
+    ("defaults: { host: { host_keys: ['MD5:16:27:ac:a5'] } }", "defaults.host.host_keys[0]: `MD5:16:27:ac:a5` is not a fingerprint"),
+    ("defaults: { host: { host_keys: [] } }", "defaults.host: `host_keys` is empty, so that no host key would do"),
+    ("defaults: { host: { node_name: Titan } }", "`Titan` is not the name of a node of Kubernetes"),
+    (
+        "nodes: { a: { class: worker, host: { access: helper-pod } } }",
+        "nodes.a: has `host.access: helper-pod`, but no `k3s.role`: a pod runs on nodes of the cluster only",
+    ),
+    (
+        "nodes: { a: { class: worker, k3s: { role: server }, host: { access: helper-pod } } }",
+        "nodes.a: has `host.access: helper-pod`, but metis.yaml has no `hosts.helper_image` for that pod",
+    ),
+    (
+        "nodes: { a: { class: worker, host: { node_name: x } }, b: { class: worker, host: { node_name: x } } }",
+        "nodes.b: the node name `x` belongs to `a` at inventory.yaml:",
+    ),
+    (
+        "nodes: { a: { class: worker, host: { address: jump.lan } }, b: { class: worker, host: { address: jump.lan } } }",
+        "nodes.b: is reached at jump.lan like `a` at inventory.yaml:",
+    ),
+    ("nodes: { a: { class: worker, host: { address: jump.lan } }, b: { class: worker, host: { address: jump.lan, port: 2223 } } }", ""),
     ("defaults: { seed: floppy }", "`floppy` is not allowed (allowed: auto, boot, root, none)"),
 ];
 
@@ -288,6 +333,26 @@ fn judge(text: &str, expected: &str, found: &str, file: &str) {
 }
 
 #[test]
+fn the_way_to_a_host_needs_what_metis_yaml_says() {
+    let inventory = |access: &str| {
+        format!(
+            "{CLASSES}nodes: {{ a: {{ class: worker, k3s: {{ role: agent }}, host: {{ access: {access} }} }}, b: {{ class: worker }} }}"
+        )
+    };
+    assert_eq!(mistakes_of("hosts: { helper_image: busybox }", &inventory("helper-pod")), "");
+    assert_eq!(mistakes_of("hosts: { this_host: a }", &inventory("local")), "");
+    let found = mistakes_of("hosts: { this_host: b }", &inventory("local"));
+    assert!(found.contains("nodes.a: has `host.access: local`, but this host is `b` by `hosts.this_host` at metis.yaml:1:21"), "{found}");
+}
+
+#[test]
+fn the_digest_tells_other_ways_to_hosts_apart() {
+    let digest = |main: &str| from_strs(main, "").unwrap().digest;
+    assert_eq!(digest(""), digest("hosts: { user: metis, at_once: 8, connect_timeout: 5000ms }"));
+    assert_ne!(digest(""), digest("hosts: { user: atlas }"));
+}
+
+#[test]
 fn images_come_from_files_and_https_without_credentials() {
     let image =
         |url: &str, sha: &str| mistakes_of("", &format!("classes: {{ w: {{ arch: arm64, image: {{ url: '{url}', sha256: '{sha}' }} }} }}"));
@@ -312,6 +377,7 @@ fn a_secret_in_a_secrets_place_is_never_shown() {
         "k3s: { token: X }",
         "ssh: { users: { e: { password_hash: X } } }",
         "ssh: { host_keys: { rsa: X } }",
+        "host: { key: X }",
         "ssh: { users: { e: { keys: [X] } } }",
     ] {
         for literal in [

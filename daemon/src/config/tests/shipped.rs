@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::cluster::{Datastore, ShutdownMode};
-use crate::site::OnTrigger;
+use crate::site::{OnTrigger, Returns};
 
 pub fn shipped(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../etc").join(name)
@@ -64,7 +64,8 @@ fn shipped_files_are_valid_and_harmless() {
 
 #[test]
 fn the_defaults_shown_in_comments_are_the_real_ones() {
-    let examples = ["roles", "upses", "domains", "ca_file", "inventory", "kubeconfig", "endpoints", "protect"];
+    let examples =
+        ["roles", "upses", "domains", "ca_file", "inventory", "kubeconfig", "endpoints", "protect", "this_host", "key", "helper_image"];
     let shown = uncommented(&text("metis.yaml"), &examples);
     assert!(shown.contains("\n  poll_interval: 2s\n") && shown.contains("\n    charge_floor: 20 "), "{shown}");
     let shown = from_strs(&shown, &text("inventory.yaml")).unwrap_or_else(|all| panic!("{}\n{shown}", check_report(&Err(all))));
@@ -95,5 +96,8 @@ fn the_examples_shown_in_comments_are_valid() {
     assert_eq!(fed, settings.inventory.nodes.len(), "each node of the example is fed by one domain");
     assert_eq!(settings.api.roles.len(), 3);
     assert_eq!((settings.cluster.endpoints.len(), settings.cluster.shutdown.protect.len()), (2, 2));
+    assert!(settings.hosts.this_host.is_some() && settings.hosts.key.is_some() && settings.hosts.helper_image.is_some());
+    let host = &settings.inventory.nodes[&"titan-13".into()].settings.host;
+    assert!(host.host_keys.as_ref().is_some_and(|keys| keys.len() == 1) && host.returns == Some(Returns::AcCycle));
     assert!(settings.inventory.defaults.ssh.users["erika"].sudo == Some(true));
 }

@@ -1,6 +1,6 @@
 //! Labels, taints and versions, by the rules of Kubernetes and k3s.
 
-use super::names::is_dns_name;
+use super::names::{is_dns_name, split_host};
 use super::{shown, text};
 use crate::config::cursor::Parsed;
 use crate::config::tree::Scalar;
@@ -107,4 +107,44 @@ pub fn k3s_version(scalar: &Scalar) -> Parsed<String> {
     let good =
         release.split('.').count() == 3 && release.split('.').all(number) && candidate.is_none_or(|rc| number(rc.trim_start_matches('.')));
     if good && number(build) { Ok(scalar.text.clone()) } else { Err(wrong()) }
+}
+
+/// The name of a node of Kubernetes: a DNS name in lower case.
+pub fn node_name(scalar: &Scalar) -> Parsed<String> {
+    let text = text(scalar)?;
+    let good = is_dns_name(&text) && !text.chars().any(|c| c.is_ascii_uppercase());
+    if good {
+        Ok(text)
+    } else {
+        Err(format!("{} is not the name of a node of Kubernetes; write it as `kubectl get nodes` shows it", shown(&text)))
+    }
+}
+
+/// A container image: `[host[:port]/]path[:tag][@sha256:…]` (reference grammar of the OCI distribution).
+pub fn container_image(scalar: &Scalar) -> Parsed<String> {
+    let text = text(scalar)?;
+    let wrong = || format!("{} is not a container image; write one such as registry.lan/tools/busybox:1.37", shown(&text));
+    let (name, digest) = text.split_once('@').map_or((text.as_str(), None), |(name, digest)| (name, Some(digest)));
+    let hex = |hash: &str| hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    if digest.is_some_and(|digest| !digest.strip_prefix("sha256:").is_some_and(hex)) {
+        return Err(wrong());
+    }
+    let (path, tag) = match name.rsplit_once(':') {
+        Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
+        _ => (name, None),
+    };
+    let is_tag = |tag: &str| {
+        let inner = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+        (1..=128).contains(&tag.len()) && tag.chars().all(inner) && !tag.starts_with(['.', '-'])
+    };
+    let segment = |part: &str| {
+        let end = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+        end(part.chars().next()) && end(part.chars().next_back()) && part.chars().all(|c| end(Some(c)) || "_.-".contains(c))
+    };
+    let (host, rest) = match path.split_once('/') {
+        Some((host, rest)) if host.contains(['.', ':']) || host == "localhost" => (Some(host), rest),
+        _ => (None, path),
+    };
+    let good = host.is_none_or(|host| split_host(host).is_some()) && rest.split('/').all(segment) && tag.is_none_or(is_tag);
+    if good && text.len() <= 512 { Ok(text) } else { Err(wrong()) }
 }

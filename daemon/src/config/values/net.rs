@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::names::{is_dns_name, split_host};
+use super::names::{dns_name, is_dns_name, split_host};
 use super::{absolute, integer, shown};
 use crate::config::cursor::Parsed;
 use crate::config::tree::Scalar;
@@ -10,6 +10,14 @@ use crate::config::tree::Scalar;
 /// An IP address.
 pub fn ip(scalar: &Scalar) -> Parsed<IpAddr> {
     scalar.text.parse().map_err(|_| format!("{} is not an IP address; write one such as 192.168.22.43 or fd00::43", shown(&scalar.text)))
+}
+
+/// An IP address or a DNS name, by which a host is reached.
+pub fn ip_or_name(scalar: &Scalar) -> Parsed<String> {
+    if let Ok(ip) = scalar.text.parse::<IpAddr>() {
+        return Ok(ip.to_string());
+    }
+    dns_name(scalar).map_err(|message| format!("{message}, or an IP address"))
 }
 
 /// An address with the prefix length of its network, where that was given.

@@ -1,5 +1,6 @@
 //! Public keys.
 
+use super::shown;
 use crate::config::cursor::Parsed;
 use crate::config::tree::Scalar;
 
@@ -35,6 +36,19 @@ pub fn authorized_key(scalar: &Scalar) -> Parsed<String> {
     let at = words.iter().position(|word| TYPES.contains(word)).ok_or_else(wrong)?;
     let (Some(kind), Some(blob)) = (words.get(at), words.get(at + 1)) else { return Err(wrong()) };
     if names_its_type(kind, blob) { Ok(line.clone()) } else { Err(wrong()) }
+}
+
+/// Fingerprint of a public key as `ssh-keygen -l` prints it: `SHA256:` and 43 characters of unpadded base64 (RFC 4648 §4).
+pub fn fingerprint(scalar: &Scalar) -> Parsed<String> {
+    let text = &scalar.text;
+    let digest = text.strip_prefix("SHA256:").and_then(|hash| decode(&format!("{hash}=")));
+    if digest.is_some_and(|bytes| bytes.len() == 32) && text.len() == 50 {
+        return Ok(text.clone());
+    }
+    Err(format!(
+        "{} is not a fingerprint; write SHA256: and 43 characters, as `ssh-keygen -l -f /etc/ssh/ssh_host_ed25519_key.pub` prints it on that host",
+        shown(text)
+    ))
 }
 
 /// RFC 4253 §6.6: the blob starts with the length and name of its type.
