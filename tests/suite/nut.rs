@@ -2,15 +2,17 @@
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::expect_used, reason = "a test; figures are shown, not asserted")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use metis_tests::nut::{Certificates, Nut, available};
 use metis_tests::require;
 use metisd::host::clock::Clock;
-use metisd::power::nut::{Conn, ErrCode, Monitor, NutError};
-use metisd::power::{Change, LinkError, Observation, Settings, Thresholds, TlsSettings, UpsSettings, Watch};
+use metisd::power::nut::{Conn, ErrCode, Held, Holding, Monitor, NutError};
+use metisd::power::port::Primary as _;
+use metisd::power::{Change, LinkError, NutPrimary, Observation, Settings, Thresholds, TlsSettings, UpsSettings, Watch};
 use metisd::sim::{Battery, BatteryModel, Fault, NutServer, SimulatedUps};
-use metisd::site::{OnTrigger, PowerDomain, Secret, UpsName, Verdict};
+use metisd::site::{OnTrigger, PowerDomain, Secret, SecretRef, UpsName, Verdict};
 use nix::sys::signal::Signal;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -46,6 +48,8 @@ fn settings(names: &[String]) -> Settings {
             off_after: Duration::from_secs(30),
         },
         shutdown_budget: Duration::from_mins(5),
+        cut_outlets: false,
+        predecessors: Vec::new(),
         upses: names.iter().map(|name| UpsSettings { name: name.clone(), username: None, password: None, tls: None }).collect(),
         domains: vec![PowerDomain { name: "site".into(), upses: names, nodes: BTreeSet::new() }],
     }
@@ -65,9 +69,13 @@ struct Watching {
 
 impl Watching {
     fn start(settings: Settings, passwords: &BTreeMap<UpsName, Secret>) -> Self {
+        Self::holding(settings, passwords, &Holding::default())
+    }
+
+    fn holding(settings: Settings, passwords: &BTreeMap<UpsName, Secret>, holding: &Holding) -> Self {
         let (out, seen) = mpsc::channel(64);
         let stop = CancellationToken::new();
-        let monitor = Monitor::new(&settings, passwords).unwrap();
+        let monitor = Monitor::new(&settings, passwords, holding).unwrap();
         let ended = stop.clone();
         let task = tokio::spawn(async move { monitor.run(out, ended).await.unwrap() });
         let clock = Clock::new().unwrap();
@@ -376,6 +384,87 @@ async fn only_a_primary_forces_a_shutdown_and_it_is_acted_on_at_once() {
     watching.end().await;
 }
 
+fn primary(nut: &Nut, user: &str, password: &str, tls: Option<TlsSettings>, held: &Held) -> NutPrimary {
+    let password = Secret::new(password.as_bytes());
+    let reference = SecretRef::Credential("nut".to_owned());
+    let settings = UpsSettings { name: nut.name("ups").into(), username: Some(user.to_owned()), password: Some(reference), tls };
+    NutPrimary::new(&[settings], Arc::new(move |_: &SecretRef| Ok(password.clone())), held.clone())
+}
+
+#[tokio::test]
+async fn the_primary_counts_secondaries_sets_fsd_and_tests_itself_without() {
+    if !available("primary") {
+        return;
+    }
+    let nut = Nut::start(&["ups"], USERS, "").unwrap();
+    let ups = UpsName::from(nut.name("ups"));
+    let held = Held::default();
+    let ours = primary(&nut, "primary", PASSWORD, None, &held);
+    for (user, password) in [("primary", "wrong"), ("secondary", "plain"), ("nobody", "x")] {
+        let error = primary(&nut, user, password, None, &held).check(&ups, WITHIN).await.unwrap_err();
+        assert!(error.contains("upsd refused PRIMARY: ACCESS-DENIED") && error.contains(&format!("the section [{user}] needs")), "{error}");
+        assert!(primary(&nut, user, password, None, &held).set_fsd(&ups, WITHIN).await.is_err());
+    }
+    ours.check(&ups, WITHIN).await.unwrap();
+    let mut reader = connect(&nut).await;
+    assert_eq!(reader.get_var("ups", "ups.status").await.unwrap(), "OL", "testing credentials sets nothing");
+
+    // This daemon's own login, as it holds one when armed, and that of a secondary.
+    let mut settings = settings(&[nut.name("ups")]);
+    settings.upses[0].username = Some("primary".to_owned());
+    let passwords = BTreeMap::from([(ups.clone(), Secret::new(PASSWORD.as_bytes()))]);
+    let holding = Holding { upses: BTreeSet::from([ups.clone()]), held: held.clone() };
+    let mut watching = Watching::holding(settings, &passwords, &holding);
+    watching.for_a_while(Duration::from_secs(2)).await;
+    assert_eq!((held.count(&ups), reader.num_logins("ups").await.unwrap()), (1, 1));
+    let mut secondary = connect(&nut).await;
+    secondary.credentials("secondary", &Secret::new(*b"plain")).await.unwrap();
+    secondary.login("ups").await.unwrap();
+    assert_eq!(ours.secondaries(&ups, WITHIN).await, Ok(1));
+    assert_eq!(ours.clients(&ups, WITHIN).await.unwrap(), (vec!["127.0.0.1".to_owned(); 2], 1));
+
+    ours.set_fsd(&ups, WITHIN).await.unwrap();
+    watching.until("our FSD", says("FSD")).await;
+    assert_eq!(watching.verdict(), Verdict::Critical);
+    secondary.logout().await.unwrap();
+    assert_eq!(ours.secondaries(&ups, WITHIN).await, Ok(0));
+    assert!(watching.history.iter().all(|o| o.login_problem.is_none() && o.result.is_ok()), "{:?}", watching.history);
+    watching.end().await;
+    assert_eq!((held.count(&ups), reader.num_logins("ups").await.unwrap()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_login_is_held_again_after_upsd_was_restarted() {
+    if !available("held login") {
+        return;
+    }
+    let mut nut = Nut::start(&["ups", "other"], USERS, "").unwrap();
+    let ups = UpsName::from(nut.name("ups"));
+    let mut settings = settings(&[nut.name("ups"), nut.name("other")]);
+    settings.upses[1].username = Some("primary".to_owned());
+    assert_eq!(settings.upses[1].name, ups);
+    let passwords = BTreeMap::from([(ups.clone(), Secret::new(PASSWORD.as_bytes()))]);
+    let holding = Holding { upses: BTreeSet::from([ups.clone(), UpsName::from(nut.name("other"))]), held: Held::default() };
+    let mut watching = Watching::holding(settings, &passwords, &holding);
+    let logins = async |nut: &Nut, ups: &str| connect(nut).await.num_logins(ups).await.unwrap();
+    watching.for_a_while(Duration::from_secs(2)).await;
+    assert_eq!((logins(&nut, "ups").await, logins(&nut, "other").await), (1, 0), "one without credentials is not logged in to");
+    nut.kill_upsd();
+    for name in ["ups", "other"] {
+        nut.kill_driver(name);
+    }
+    watching.until("lost", |o| o.ups == ups && o.result.is_err()).await;
+    assert_eq!(holding.held.count(&ups), 0);
+    for name in ["ups", "other"] {
+        nut.start_driver(name).unwrap();
+    }
+    nut.start_upsd().unwrap();
+    watching.until("found again", |o| o.ups == ups && says("OL")(o)).await;
+    watching.for_a_while(Duration::from_secs(2)).await;
+    assert_eq!((logins(&nut, "ups").await, holding.held.count(&ups)), (1, 1));
+    watching.end().await;
+}
+
 #[tokio::test]
 async fn starttls_with_an_own_ca_and_with_no_other() {
     if !available("STARTTLS") || !require::programs("STARTTLS", &["openssl", "certutil", "pk12util"]) {
@@ -400,10 +489,17 @@ async fn starttls_with_an_own_ca_and_with_no_other() {
         let mut watching = Watching::start(settings, &passwords);
         let (first, second) = (watching.next().await, watching.next().await);
         match problem {
-            None => assert!(says("OL")(&first) && says("OL")(&second) && second.login_problem.is_none(), "{tls:?}: {second:?}"),
+            None => {
+                assert!(says("OL")(&first) && says("OL")(&second) && second.login_problem.is_none(), "{tls:?}: {second:?}");
+                let primary = primary(&nut, "primary", PASSWORD, Some(tls.clone()), &Held::default());
+                primary.check(&nut.name("ups").into(), WITHIN).await.unwrap();
+            }
             Some(text) => {
                 let error = first.result.unwrap_err().to_string();
                 assert!(error.contains("no TLS with upsd") && error.contains(text), "{tls:?}: {error}");
+                let primary = primary(&nut, "primary", PASSWORD, Some(tls.clone()), &Held::default());
+                let error = primary.check(&nut.name("ups").into(), WITHIN).await.unwrap_err();
+                assert!(error.contains(text), "{tls:?}: {error}");
             }
         }
         watching.end().await;

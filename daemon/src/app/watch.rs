@@ -14,7 +14,7 @@ use crate::control::{Fact, Handle};
 use crate::host::clock::Clock;
 use crate::journal::{Transition, UpsHistory};
 use crate::power::Observation;
-use crate::power::nut::Monitor;
+use crate::power::nut::{Holding, Monitor};
 use crate::secrets;
 use crate::site::{Secret, UpsName};
 
@@ -56,7 +56,7 @@ impl PowerWatch {
     /// Starts the monitors; what keeps them from starting is shown as a problem.
     async fn monitor(&self, settings: &Arc<Settings>, to: mpsc::Sender<Observation>, stop: CancellationToken) -> Option<JoinHandle<()>> {
         let (passwords, mut problems) = passwords(settings, &self.secrets).await;
-        let task = match Monitor::new(&settings.power, &passwords) {
+        let task = match Monitor::new(&settings.power, &passwords, &Holding::default()) {
             Ok(monitor) => {
                 let shown = self.problems.clone();
                 Some(tokio::spawn(async move {

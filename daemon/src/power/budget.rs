@@ -118,6 +118,8 @@ mod tests {
                 off_after: Duration::from_secs(30),
             },
             shutdown_budget: Duration::from_mins(5),
+            cut_outlets: false,
+            predecessors: Vec::new(),
             upses: Vec::new(),
             domains: vec![crate::site::PowerDomain { name: "d".into(), upses: BTreeSet::new(), nodes: BTreeSet::new() }],
         }

@@ -20,6 +20,10 @@ pub struct Settings {
     pub thresholds: Thresholds,
     /// `power.shutdown_budget`: what a shutdown is taken to need, until real runs were measured.
     pub shutdown_budget: Duration,
+    /// `power.cut_outlets`: after this host halted, its own UPSes cut and restore their outlets (see [`super::outlets`]).
+    pub cut_outlets: bool,
+    /// `power.predecessors`: units of systems that metis replaces; it is not armed while one of them runs.
+    pub predecessors: Vec<String>,
     /// `power.upses`.
     pub upses: Vec<UpsSettings>,
     /// `power.domains`.

@@ -39,6 +39,9 @@ const fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
 }
 
+/// What stopped and started sites before metis.
+const PREDECESSORS: [&str; 2] = ["ananke.service", "hecate.service"];
+
 const HOUR: Duration = seconds(3600);
 
 /// Section `power`.
@@ -49,6 +52,8 @@ pub fn power(section: &Cursor<'_>) -> PowerDraft {
     let read_timeout = section.value("read_timeout", values::duration(Duration::from_millis(100)..=seconds(60))).unwrap_or(seconds(5));
     let shutdown_budget = section.value("shutdown_budget", values::duration(seconds(1)..=24 * HOUR)).unwrap_or(seconds(300));
     let thresholds = section.section("thresholds", |section| thresholds(section, poll_interval));
+    let cut_outlets = section.value("cut_outlets", values::boolean).unwrap_or_default();
+    let predecessors = section.list("predecessors", values::unit_name).unwrap_or_else(|| PREDECESSORS.map(str::to_owned).to_vec());
     let raw_upses = section.slot("upses").map(|slot| slot.keys()).unwrap_or_default();
     let upses = section.table("upses", values::ups_name::<UpsName>, |slot, name| Some(slot.section(|section| ups(section, name))));
     let domains: BTreeMap<DomainName, DomainDraft> =
@@ -60,6 +65,8 @@ pub fn power(section: &Cursor<'_>) -> PowerDraft {
         read_timeout,
         thresholds,
         shutdown_budget,
+        cut_outlets,
+        predecessors,
         upses: upses.into_values().collect(),
         domains: domains.iter().map(DomainDraft::settings).collect(),
     };

@@ -107,6 +107,13 @@ const MAIN_CASES: &[(&str, &str)] = &[
     ("power: { on_trigger: host-poweroff }", "is not supported by this version"),
     ("power: { on_trigger: observ }", "`observ` is not allowed; did you mean `observe`?"),
     ("power: { poll_interval: 1ms }", "`1ms` is out of range; write a duration from 500ms to 1m"),
+    ("power: { cut_outlets: 1 }", "power.cut_outlets: "),
+    ("power: { cut_outlets: true, predecessors: [] }", ""),
+    (
+        "power: { predecessors: [hecate] }",
+        "power.predecessors[0]: `hecate` is not a unit; write its whole name, such as nut-monitor.service",
+    ),
+    ("power: { predecessors: [a b.service, .service] }", "power.predecessors[1]: `.service` is not a unit"),
     ("power: { thresholds: { max_on_battery: never } }", ""),
     (
         "power: { thresholds: { max_on_battery: 10 } }",

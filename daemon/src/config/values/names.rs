@@ -71,6 +71,18 @@ pub fn interface(scalar: &Scalar) -> Parsed<String> {
     if good { Ok(text) } else { Err(format!("{} is not an interface name; write up to 15 characters, such as end0", shown(&text))) }
 }
 
+/// Name of a unit of systemd, with its type (systemd.unit(5)).
+pub fn unit_name(scalar: &Scalar) -> Parsed<String> {
+    let known = |(name, kind): &(&str, &str)| !name.is_empty() && ["service", "socket", "timer", "path", "target"].contains(kind);
+    let plain = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
+    let text = &scalar.text;
+    if text.len() <= 255 && text.chars().all(plain) && text.rsplit_once('.').is_some_and(|parts| known(&parts)) {
+        Ok(text.clone())
+    } else {
+        Err(format!("{} is not a unit; write its whole name, such as nut-monitor.service", shown(text)))
+    }
+}
+
 /// A UPS as NUT names it, `ups@host[:port]` (upsc(8)).
 pub fn ups_name<T: From<String>>(text: &str) -> Parsed<T> {
     let wrong = || format!("{} is not a UPS; write ups@host or ups@host:port, such as pyrphoros@localhost", shown(text));

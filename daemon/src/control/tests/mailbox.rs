@@ -135,6 +135,8 @@ fn no_upses() -> Arc<power::Settings> {
             off_after: Duration::from_secs(30),
         },
         shutdown_budget: Duration::from_secs(300),
+        cut_outlets: false,
+        predecessors: Vec::new(),
         upses: Vec::new(),
         domains: Vec::new(),
     })

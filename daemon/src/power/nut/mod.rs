@@ -3,6 +3,7 @@
 mod command;
 mod conn;
 mod error;
+mod held;
 mod line;
 mod list;
 mod monitor;
@@ -13,6 +14,7 @@ mod tls;
 pub use command::UpsEntry;
 pub use conn::{Conn, Transport};
 pub use error::{ErrCode, NutError};
+pub use held::{Held, Holding};
 pub use line::{LineError, MAX_LINE, quote, words};
 pub use list::{Fed, List, ListError, MAX_LIST_BYTES, MAX_LIST_ROWS};
 pub use monitor::{Monitor, MonitorError};

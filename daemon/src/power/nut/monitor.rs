@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::conn::Conn;
 use super::error::{ErrCode, NutError};
+use super::held::{Held, Holding};
 use super::target::{NameError, Target};
 use super::ticks::Ticks;
 use crate::power::{LinkError, Observation, Settings, TlsSettings, reading_from_vars};
@@ -50,6 +51,8 @@ struct Upsd {
     tls: Option<TlsSettings>,
     upses: Vec<(UpsName, String)>,
     logins: Vec<Login>,
+    /// Its one UPS is logged in to on the connection that polls (upsd takes one LOGIN a connection).
+    hold: Option<Held>,
     poll_interval: Duration,
     within: Duration,
 }
@@ -63,15 +66,19 @@ struct Login {
 }
 
 impl Monitor {
-    /// Groups the UPSes by their upsd. `passwords`: what was found for `power.upses[].password`; a missing one is shown as a problem.
-    pub fn new(settings: &Settings, passwords: &BTreeMap<UpsName, Secret>) -> Result<Self, NameError> {
+    /// Groups the UPSes by their upsd; one that is logged in to has a connection of its own. `passwords`: what was found for
+    /// `power.upses[].password`; a missing one is shown as a problem.
+    pub fn new(settings: &Settings, passwords: &BTreeMap<UpsName, Secret>, holding: &Holding) -> Result<Self, NameError> {
         let mut upsds: Vec<Upsd> = Vec::new();
         for config in &settings.upses {
             let Target { ups, host, port } = config.name.as_str().parse()?;
-            let known = upsds.iter().position(|upsd| upsd.host == host && upsd.port == port && upsd.tls == config.tls);
+            let hold = (config.username.is_some() && holding.upses.contains(&config.name)).then(|| holding.held.clone());
+            let joins = |upsd: &Upsd| upsd.hold.is_none() && upsd.host == host && upsd.port == port && upsd.tls == config.tls;
+            let known = upsds.iter().position(joins).filter(|_| hold.is_none());
             let index = known.unwrap_or_else(|| {
                 let (tls, upses, logins) = (config.tls.clone(), Vec::new(), Vec::new());
-                upsds.push(Upsd { host, port, tls, upses, logins, poll_interval: settings.poll_interval, within: settings.read_timeout });
+                let (poll_interval, within) = (settings.poll_interval, settings.read_timeout);
+                upsds.push(Upsd { host, port, tls, upses, logins, hold, poll_interval, within });
                 upsds.len() - 1
             });
             let upsd = &mut upsds[index];
@@ -166,6 +173,7 @@ impl Upsd {
         let names: Vec<&str> = self.upses.iter().map(|(_, ups)| ups.as_str()).collect();
         let mut ticks = Ticks::new(self.poll_interval);
         let mut first = true;
+        let mut holds = None;
         loop {
             ticks.tick().await;
             let results: Vec<_> = conn.list_vars_of(&names).await?.into_iter().map(read).collect();
@@ -181,6 +189,19 @@ impl Upsd {
                 // A reading must not wait for it longer than for any other exchange.
                 let login = timeout(self.within, self.try_logins()).await.unwrap_or(LoginState::Unclear);
                 memory.take_login(login);
+            }
+            if memory.login == LoginState::Works
+                && holds.is_none()
+                && let (Some(held), Some(login), Some((name, _))) = (&self.hold, self.logins.first(), self.upses.first())
+            {
+                match timeout(self.within, self.log_in(login)).await {
+                    Ok(Ok(logged_in)) => {
+                        conn = logged_in;
+                        holds = Some(held.enter(name));
+                    }
+                    Ok(Err(error)) => memory.take_login(login_state(&login.username, &error)),
+                    Err(_) => {}
+                }
             }
         }
     }
@@ -202,29 +223,41 @@ impl Upsd {
         Ok(())
     }
 
-    /// Tries each credential on a connection of its own, which is closed again: a LOGIN that is held would make a primary wait for metis.
+    /// Tries each credential on a connection of its own, which is closed again: a LOGIN that is held makes a primary wait for metis, which
+    /// only [`Holding`] asks for.
     async fn try_logins(&self) -> LoginState {
         let mut state = LoginState::Works;
         for login in &self.logins {
-            let user = &login.username;
-            let Some(password) = &login.password else {
-                return LoginState::Problem(format!("login as {user} was not tried: its password could not be read"));
-            };
-            match self.try_login(login, password).await {
-                Ok(()) => {}
-                Err(NutError::Refused { code, .. }) => return LoginState::Problem(format!("login as {user} was refused: {code}")),
-                Err(error @ NutError::Argument { .. }) => return LoginState::Problem(format!("login as {user}: {error}")),
-                Err(_) => state = LoginState::Unclear,
+            if login.password.is_none() {
+                return LoginState::Problem(format!("login as {} was not tried: its password could not be read", login.username));
+            }
+            let tried = async { self.log_in(login).await?.logout().await };
+            if let Err(error) = tried.await {
+                state = login_state(&login.username, &error);
+                if state != LoginState::Unclear {
+                    break;
+                }
             }
         }
         state
     }
 
-    async fn try_login(&self, login: &Login, password: &Secret) -> Result<(), NutError> {
+    /// A new connection that is logged in: upsd takes one USERNAME a connection, so that one which was refused is of no further use.
+    async fn log_in(&self, login: &Login) -> Result<Conn, NutError> {
         let mut conn = self.connect().await?;
-        conn.credentials(&login.username, password).await?;
+        if let Some(password) = &login.password {
+            conn.credentials(&login.username, password).await?;
+        }
         conn.login(&login.ups).await?;
-        conn.logout().await
+        Ok(conn)
+    }
+}
+
+fn login_state(user: &str, error: &NutError) -> LoginState {
+    match error {
+        NutError::Refused { code, .. } => LoginState::Problem(format!("login as {user} was refused: {code}")),
+        NutError::Argument { .. } => LoginState::Problem(format!("login as {user}: {error}")),
+        _ => LoginState::Unclear,
     }
 }
 

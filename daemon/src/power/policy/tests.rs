@@ -1,34 +1,11 @@
 //! The corpus: what UPSes were seen to say, second by second, and whether that is a reason to act.
 
-use std::collections::BTreeSet;
-
 use proptest::prelude::*;
 
 use super::*;
-use crate::power::{LinkError, Thresholds, UpsSettings, reading_from_vars};
-use crate::site::{BootId, OnTrigger, PowerDomain};
-
-const POLL: Duration = Duration::from_secs(2);
-
-fn settings(upses: &[&str]) -> Settings {
-    let names: BTreeSet<UpsName> = upses.iter().map(|name| UpsName::from(*name)).collect();
-    Settings {
-        on_trigger: OnTrigger::Observe,
-        poll_interval: POLL,
-        read_timeout: Duration::from_secs(2),
-        thresholds: Thresholds {
-            runtime_safety_factor: 1.10,
-            charge_floor: 20.0,
-            max_on_battery: Some(Duration::from_mins(10)),
-            debounce_polls: 3,
-            comm_lost_after: Duration::from_secs(15),
-            off_after: Duration::from_secs(30),
-        },
-        shutdown_budget: Duration::from_mins(5),
-        upses: names.iter().map(|name| UpsSettings { name: name.clone(), username: None, password: None, tls: None }).collect(),
-        domains: vec![PowerDomain { name: "site".into(), upses: names, nodes: BTreeSet::new() }],
-    }
-}
+use crate::power::testing::settings;
+use crate::power::{LinkError, reading_from_vars};
+use crate::site::BootId;
 
 fn start() -> Now {
     Now { wall: "2026-11-21T14:00:00Z".parse().unwrap(), boot: Duration::from_secs(100), boot_id: BootId::new("b"), synced: true }
