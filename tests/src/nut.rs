@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -50,7 +50,11 @@ impl Nut {
         let mut nut = Self { dir, port, upsd: None, drivers: BTreeMap::new() };
         for ups in upses {
             nut.set(ups, &[("ups.status", "OL")])?;
-            nut.start_driver(ups)?;
+            nut.spawn_driver(ups)?;
+        }
+        // All at once: each takes its time.
+        for ups in upses {
+            nut.wait_for_driver(ups)?;
         }
         nut.start_upsd()?;
         for ups in upses {
@@ -83,7 +87,15 @@ impl Nut {
     pub fn set(&self, ups: &str, vars: &[(&str, &str)]) -> Result<()> {
         let mut all = BTreeMap::from([("battery.charge", "100"), ("battery.runtime", "3600"), ("ups.load", "20")]);
         all.extend(vars.iter().copied());
-        let lines: Vec<String> = all.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        self.set_exactly(ups, &all.into_iter().collect::<Vec<_>>())
+    }
+
+    /// Gives the UPS these variables and no others. A running driver keeps what it read before: dummy-ups forgets nothing.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub fn set_exactly(&self, ups: &str, vars: &[(&str, &str)]) -> Result<()> {
+        let lines: Vec<String> = vars.iter().map(|(name, value)| format!("{name}: {value}")).collect();
         let text = lines.join("\n") + "\n";
         let place = self.dir.path().join(format!("{ups}.dev"));
         let beside = self.dir.path().join(format!("{ups}.new"));
@@ -98,12 +110,25 @@ impl Nut {
     /// # Errors
     /// Where it does not come up.
     pub fn start_driver(&mut self, ups: &str) -> Result<()> {
-        let socket = self.dir.path().join(format!("dummy-ups-{ups}"));
+        self.spawn_driver(ups)?;
+        self.wait_for_driver(ups)
+    }
+
+    fn driver_socket(&self, ups: &str) -> PathBuf {
+        self.dir.path().join(format!("dummy-ups-{ups}"))
+    }
+
+    fn spawn_driver(&mut self, ups: &str) -> Result<()> {
         // What a killed driver leaves behind would pass for a running one.
-        let _ = std::fs::remove_file(&socket);
+        let _ = std::fs::remove_file(self.driver_socket(ups));
         let child = self.spawn("/lib/nut/dummy-ups", &["-a", ups, "-F"], &format!("{ups}.log"))?;
         self.drivers.insert(ups.to_owned(), child);
-        until(Duration::from_secs(10), || socket.exists()).with_context(|| format!("driver of {ups}: {}", self.log(&format!("{ups}.log"))))
+        Ok(())
+    }
+
+    fn wait_for_driver(&self, ups: &str) -> Result<()> {
+        let socket = self.driver_socket(ups);
+        until(Duration::from_secs(20), || socket.exists()).with_context(|| format!("driver of {ups}: {}", self.log(&format!("{ups}.log"))))
     }
 
     /// Starts upsd and waits until it answers.
