@@ -1,6 +1,7 @@
 //! Figures of the shipped binaries, for people: nothing is asserted. Called by `tests/bench/measure`.
 #![allow(clippy::print_stdout, reason = "the tables are the result")]
 
+mod blind;
 mod burn;
 mod card;
 mod history;
@@ -17,12 +18,13 @@ use anyhow::{Context, bail};
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let binaries = PathBuf::from(arguments.next().context("the folder of the binaries")?);
-    let what = arguments.next().context("what to measure: idle, restart or burn")?;
+    let what = arguments.next().context("what to measure: blind, idle, restart or burn")?;
     println!("{} ({}), {}", what, binaries.display(), process::machine());
     match what.as_str() {
+        "blind" => blind::measure(&binaries),
         "idle" => idle::measure(&binaries),
         "restart" => restart::measure(&binaries),
         "burn" => burn::measure(&binaries),
-        other => bail!("{other} is not measured: idle, restart or burn"),
+        other => bail!("{other} is not measured: blind, idle, restart or burn"),
     }
 }

@@ -32,6 +32,7 @@ pub struct Nut {
     pub port: u16,
     upsd: Option<Child>,
     drivers: BTreeMap<String, Child>,
+    upsmon: Option<Child>,
 }
 
 impl Nut {
@@ -47,7 +48,7 @@ impl Nut {
         std::fs::write(dir.path().join("ups.conf"), ups_conf)?;
         std::fs::write(dir.path().join("upsd.conf"), format!("LISTEN 127.0.0.1 {port}\nMAXAGE {MAX_AGE}\n{extra}"))?;
         std::fs::write(dir.path().join("upsd.users"), users)?;
-        let mut nut = Self { dir, port, upsd: None, drivers: BTreeMap::new() };
+        let mut nut = Self { dir, port, upsd: None, drivers: BTreeMap::new(), upsmon: None };
         for ups in upses {
             nut.set(ups, &[("ups.status", "OL")])?;
             nut.spawn_driver(ups)?;
@@ -169,17 +170,49 @@ impl Nut {
         end(self.upsd.take());
     }
 
+    /// The folder with its configuration.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Starts NUT's own upsmon with this configuration; as root, because its file with the pid is the host's and has to be hidden.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn start_upsmon(&mut self, conf: &str) -> Result<()> {
+        std::fs::write(self.dir.path().join("upsmon.conf"), conf)?;
+        // One process (-p): the privileged one of two does not take signals.
+        let hidden = "mount -t tmpfs tmpfs /run && mkdir /run/nut && exec /lib/nut/upsmon -p -F";
+        self.upsmon = Some(self.spawn_plain("unshare", &["--mount", "sh", "-c", hidden], "upsmon.log")?);
+        Ok(())
+    }
+
+    /// `upsmon -c fsd`, as a person types it.
+    ///
+    /// # Errors
+    /// Where upsmon does not run or does not take it.
+    pub fn upsmon_fsd(&self) -> Result<()> {
+        let pid = self.upsmon.as_ref().context("upsmon does not run")?.id().to_string();
+        let status = self.spawn_plain("/lib/nut/upsmon", &["-c", "fsd", "-P", &pid], "upsmon-fsd.log")?.wait()?;
+        ensure!(status.success(), "upsmon -c fsd: {status} {}", self.log("upsmon-fsd.log"));
+        Ok(())
+    }
+
     /// What a program wrote: `upsd.log`, or `<ups>.log` of its driver.
     pub fn log(&self, name: &str) -> String {
         std::fs::read_to_string(self.dir.path().join(name)).unwrap_or_default()
     }
 
-    #[allow(clippy::disallowed_methods, reason = "starts the real server under test")]
     fn spawn(&self, program: &str, args: &[&str], log: &str) -> Result<Child> {
+        // As root it would become a user who cannot enter the folder.
+        let user: &[&str] = if geteuid().is_root() { &["-u", "root"] } else { &[] };
+        self.spawn_plain(program, &[user, args].concat(), log)
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "starts the real server under test")]
+    fn spawn_plain(&self, program: &str, args: &[&str], log: &str) -> Result<Child> {
         let out = std::fs::File::options().create(true).append(true).open(self.dir.path().join(log))?;
         let mut command = Command::new(program);
-        // As root it would become a user who cannot enter the folder.
-        command.args(geteuid().is_root().then_some(["-u", "root"]).into_iter().flatten());
         for name in ["NUT_CONFPATH", "NUT_STATEPATH", "NUT_ALTPIDPATH"] {
             command.env(name, self.dir.path());
         }
@@ -190,6 +223,7 @@ impl Nut {
 
 impl Drop for Nut {
     fn drop(&mut self) {
+        end(self.upsmon.take());
         end(self.upsd.take());
         for (_, driver) in std::mem::take(&mut self.drivers) {
             end(Some(driver));

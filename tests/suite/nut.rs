@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use metis_tests::nut::{Certificates, Nut, available};
 use metis_tests::require;
 use metisd::host::clock::Clock;
+use metisd::power::masters::{self, Evidence};
 use metisd::power::nut::{Conn, ErrCode, Held, Holding, Monitor, NutError};
 use metisd::power::port::Primary as _;
 use metisd::power::{Change, LinkError, NutPrimary, Observation, Settings, Thresholds, TlsSettings, UpsSettings, Watch};
@@ -431,6 +432,51 @@ async fn the_primary_counts_secondaries_sets_fsd_and_tests_itself_without() {
     assert!(watching.history.iter().all(|o| o.login_problem.is_none() && o.result.is_ok()), "{:?}", watching.history);
     watching.end().await;
     assert_eq!((held.count(&ups), reader.num_logins("ups").await.unwrap()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_real_upsmon_is_guarded_against_and_its_fsd_heard() {
+    if !available("upsmon") || !require::root("upsmon") || !require::programs("upsmon", &["/lib/nut/upsmon", "unshare"]) {
+        return;
+    }
+    let users = "[primary]\n password = pw\n upsmon primary\n";
+    let mut nut = Nut::start(&["ups"], users, "").unwrap();
+    let ups = UpsName::from(nut.name("ups"));
+    let settings = settings(&[nut.name("ups")]);
+    let mut watching = Watching::start(settings.clone(), &BTreeMap::new());
+    watching.until("on line", says("OL")).await;
+    let metis = NutPrimary::new(&settings.upses, Arc::new(|_: &SecretRef| Err("not needed".to_owned())), Held::default());
+    let names = |evidence: &Evidence| masters::guards(&settings, evidence).into_iter().map(|guard| guard.name).collect::<Vec<_>>();
+    assert_eq!(names(&Evidence::read(nut.dir())), Vec::<String>::new());
+
+    let flag = nut.dir().join("killpower");
+    let conf = format!(
+        "MONITOR {ups} 1 primary pw primary\nMINSUPPLIES 1\nSHUTDOWNCMD \"true\"\nPOLLFREQ 1\nPOLLFREQALERT 1\nHOSTSYNC 1\nFINALDELAY 0\n\
+         POWERDOWNFLAG \"{}\"\n",
+        flag.display()
+    );
+    nut.start_upsmon(&conf).unwrap();
+    let begun = Instant::now();
+    let clients = loop {
+        let clients = metis.clients(&ups, WITHIN).await.unwrap();
+        if !clients.0.is_empty() {
+            break clients;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "upsmon does not log in: {}", nut.log("upsmon.log"));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    let mut evidence = Evidence::read(nut.dir());
+    evidence.active.insert(masters::UPSMON_UNIT.to_owned());
+    evidence.clients.insert(ups.clone(), clients);
+    assert_eq!(names(&evidence), ["power.upsmon", "power.login"]);
+
+    nut.upsmon_fsd().unwrap();
+    watching.until("upsmon's FSD", says("FSD")).await;
+    assert_eq!(watching.verdict(), Verdict::Critical);
+    assert_eq!(watching.changes.iter().map(short).filter(|change| change == "TRIGGER").count(), 1);
+    watching.until("upsmon has gone", |_| flag.exists()).await;
+    assert!(names(&Evidence::read(nut.dir())).contains(&"power.powerdownflag".to_owned()));
+    watching.end().await;
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 //! included: either way in the middle of a shutdown that metis commands.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Settings;
 use super::files::{File, NutFiles, directives, is_local, is_loopback};
@@ -29,6 +29,15 @@ pub struct Evidence {
     pub clients: BTreeMap<UpsName, (Vec<String>, u32)>,
     /// Names of this host besides `localhost`.
     pub host_names: Vec<String>,
+}
+
+impl Evidence {
+    /// Reads NUT's files in `nut_dir` and looks for what they name; units, logins and names are the caller's to find out. Blocks.
+    pub fn read(nut_dir: &Path) -> Self {
+        let files = NutFiles::read(nut_dir);
+        let powerdown_flags = powerdown_flags(&files).into_iter().filter(|path| path.exists()).collect();
+        Self { files, powerdown_flags, ..Self::default() }
+    }
 }
 
 /// Units to ask for.
@@ -228,6 +237,17 @@ mod tests {
         let mut settings = settings(&[]);
         settings.predecessors = vec!["x.service".to_owned()];
         assert_eq!(units(&settings), BTreeSet::from([UPSMON_UNIT.to_owned(), "x.service".to_owned()]));
+    }
+
+    #[test]
+    fn files_and_flags_are_looked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let flag = dir.path().join("killpower");
+        let conf = format!("{MONITOR}POWERDOWNFLAG {}\n", flag.display());
+        std::fs::write(dir.path().join("upsmon.conf"), conf).unwrap();
+        assert_eq!(Evidence::read(dir.path()).powerdown_flags, BTreeSet::new());
+        std::fs::write(&flag, "").unwrap();
+        assert_eq!(Evidence::read(dir.path()).powerdown_flags, BTreeSet::from([flag]));
     }
 
     #[test]

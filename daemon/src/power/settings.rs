@@ -1,11 +1,12 @@
 //! Section `power` of the configuration, validated.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::site::{OnTrigger, PowerDomain, SecretRef, UpsName};
+use crate::site::{NodeName, OnTrigger, PowerDomain, SecretRef, UpsName};
 
 /// Section `power`. A site without any UPS is valid.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -28,6 +29,13 @@ pub struct Settings {
     pub upses: Vec<UpsSettings>,
     /// `power.domains`.
     pub domains: Vec<PowerDomain>,
+}
+
+impl Settings {
+    /// The UPSes that feed a node: those of its power domain.
+    pub fn feeding(&self, node: &NodeName) -> BTreeSet<UpsName> {
+        self.domains.iter().filter(|domain| domain.nodes.contains(node)).flat_map(|domain| domain.upses.iter().cloned()).collect()
+    }
 }
 
 /// When a UPS or a domain is critical (upsmon(8), upsmon.conf(5)).
