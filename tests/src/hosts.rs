@@ -2,6 +2,7 @@
 
 mod install;
 mod role;
+mod ups;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
@@ -16,6 +17,7 @@ use anyhow::{Context as _, ensure};
 
 pub use install::{Key, OPERATOR, Sudo};
 pub use role::Role;
+pub use ups::{NUT_PORT, PRIMARY, SECONDARY, Ups, UpsPlan};
 
 use crate::lab::Lab;
 use crate::nspawn::{Build, Event, History, Host, Moment, Times};
@@ -37,12 +39,16 @@ pub struct Plan {
     sudo: BTreeMap<Role, Sudo>,
     options: BTreeMap<Role, Vec<String>>,
     files: Vec<(Role, String, String)>,
+    stays_off: Vec<Role>,
+    upses: Vec<UpsPlan>,
 }
 
 /// Hosts that are on. Dropping them cuts their power and leaves nothing behind.
 pub struct Hosts {
-    // Dropped before the laboratory that holds them.
-    hosts: BTreeMap<Role, Host>,
+    // First, so that they do not see the hosts go.
+    upses: BTreeMap<&'static str, Ups>,
+    // Before the laboratory that holds them.
+    hosts: BTreeMap<Role, Arc<Host>>,
     keys: BTreeMap<Role, Key>,
     key: Key,
     history: History,
@@ -83,6 +89,20 @@ impl Plan {
         self
     }
 
+    /// This host's firmware does not boot it when power comes back.
+    #[must_use]
+    pub fn stays_off(mut self, role: Role) -> Self {
+        self.stays_off.push(role);
+        self
+    }
+
+    /// A UPS, with its upsd and driver on its host.
+    #[must_use]
+    pub fn ups(mut self, ups: UpsPlan) -> Self {
+        self.upses.push(ups);
+        self
+    }
+
     /// Boots them all at once, in a laboratory of their own.
     ///
     /// # Errors
@@ -98,9 +118,13 @@ impl Plan {
     /// As [`Plan::start`].
     pub fn start_in(self, lab: Arc<Lab>) -> anyhow::Result<Hosts> {
         let key = Key::make(&lab.work().join("operator"), OPERATOR)?;
-        let mut site = Hosts { hosts: BTreeMap::new(), keys: BTreeMap::new(), key, history: History::default(), lab };
+        let (history, empty) = (History::default(), BTreeMap::new());
+        let mut site = Hosts { upses: BTreeMap::new(), hosts: BTreeMap::new(), keys: empty, key, history, lab };
         for role in &self.roles {
             site.build(*role, &self)?;
+        }
+        for ups in &self.upses {
+            site.feed(ups)?;
         }
         for host in site.hosts.values() {
             host.switch_on()?;
@@ -109,6 +133,9 @@ impl Plan {
             host.wait_on()?;
             site.wait_ssh(*role)?;
             host.set_times(self.times.get(role).copied().unwrap_or(Times::QUICK));
+        }
+        for ups in &self.upses {
+            site[ups.at].wait_for(20, &format!("upsc {} ups.status | grep -q OL", ups.name))?;
         }
         Ok(site)
     }
@@ -127,17 +154,49 @@ impl Hosts {
         let cable = role.cable(&self.lab)?;
         let mut options = vec![format!("--network-namespace-path=/run/netns/{}", role.name())];
         options.extend(plan.options.get(&role).into_iter().flatten().cloned());
-        let build = Build { name: role.name().to_owned(), options, cable: Some(cable), times: Times::QUICK, history: self.history.clone() };
+        let (upses, folder) = (plan.upses.iter().filter(|ups| ups.at == role).collect::<Vec<_>>(), self.lab.work().join("ups"));
+        if !upses.is_empty() {
+            std::fs::create_dir_all(&folder)?;
+            options.push(ups::bind(&folder));
+        }
+        let build = Build {
+            name: role.name().to_owned(),
+            options,
+            cable: Some(cable),
+            times: Times::QUICK,
+            restores: !plan.stays_off.contains(&role),
+            history: self.history.clone(),
+        };
         let host = Host::build(Arc::clone(&self.lab), build)?;
         let key = Key::make(&self.lab.work().join(format!("{}.key", role.name())), role.name())?;
         let sudo = plan.sudo.get(&role).copied().unwrap_or_default();
         install::host(&host, role, &key, &self.key, sudo)?;
+        if !upses.is_empty() {
+            ups::install(&host, &upses)?;
+        }
         for (_, path, text) in plan.files.iter().filter(|(of, ..)| *of == role) {
             install::put(&host.disk(), path, text)?;
         }
         self.keys.insert(role, key);
-        self.hosts.insert(role, host);
+        self.hosts.insert(role, Arc::new(host));
         Ok(())
+    }
+
+    /// Connects a UPS, full and on line.
+    fn feed(&mut self, plan: &UpsPlan) -> anyhow::Result<()> {
+        let fed = |(role, host): (&Role, &Arc<Host>)| plan.feeds.contains(role).then(|| (*role, Arc::clone(host)));
+        let hosts = self.hosts.iter().filter_map(fed).collect();
+        let ups = Ups::start(plan.clone(), self.lab.work().join("ups"), hosts, self.history.clone())?;
+        self.upses.insert(plan.name, ups);
+        Ok(())
+    }
+
+    /// The UPS of that name.
+    ///
+    /// # Panics
+    /// Where there is none.
+    pub fn ups(&self, name: &str) -> &Ups {
+        &self.upses[name]
     }
 
     /// The laboratory they are in.
@@ -147,7 +206,7 @@ impl Hosts {
 
     /// Every host with its role.
     pub fn all(&self) -> impl Iterator<Item = (Role, &Host)> {
-        self.hosts.iter().map(|(role, host)| (*role, host))
+        self.hosts.iter().map(|(role, host)| (*role, &**host))
     }
 
     /// The operator's key, which every host lets in.
@@ -224,9 +283,24 @@ impl Hosts {
         self.history.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// When this last happened to that host.
-    pub fn when(&self, role: Role, event: &Event) -> Option<Instant> {
-        self.history().iter().rev().find(|moment| moment.host == role.name() && moment.event == *event).map(|moment| moment.at)
+    /// When this last happened to the host or UPS of that name.
+    pub fn when(&self, name: &str, event: &Event) -> Option<Instant> {
+        self.history().iter().rev().find(|moment| moment.host == name && moment.event == *event).map(|moment| moment.at)
+    }
+
+    /// Waits until that has happened since `since`; when.
+    ///
+    /// # Errors
+    /// Where it has not within `limit`; the history is in the message.
+    pub fn wait_event(&self, name: &str, event: &Event, since: Instant, limit: Duration) -> anyhow::Result<Instant> {
+        let until = Instant::now() + limit;
+        loop {
+            match self.when(name, event) {
+                Some(at) if at >= since => return Ok(at),
+                _ => ensure!(Instant::now() < until, "{name} was not {event:?} within {limit:?}: {:#?}", self.history()),
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 }
 

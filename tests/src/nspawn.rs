@@ -60,7 +60,7 @@ pub enum End {
     Failed(String),
 }
 
-/// What happened to a host.
+/// What happened to a host or a UPS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// Its state is now this.
@@ -71,6 +71,14 @@ pub enum Event {
     CablePulled,
     /// Its cable was plugged in.
     CablePlugged,
+    /// The mains of this UPS failed.
+    MainsFailed,
+    /// They are back.
+    MainsBack,
+    /// The outlets of this UPS went dead.
+    OutletsOff,
+    /// They have power again.
+    OutletsOn,
 }
 
 /// One line of a laboratory's history.
@@ -78,7 +86,7 @@ pub enum Event {
 pub struct Moment {
     /// When.
     pub at: Instant,
-    /// To whom.
+    /// To which host or UPS.
     pub host: String,
     /// What.
     pub event: Event,
@@ -98,6 +106,8 @@ pub struct Build {
     pub cable: Option<String>,
     /// See [`Times`].
     pub times: Times,
+    /// Whether its firmware boots it when power comes back; else it waits for its switch.
+    pub restores: bool,
     /// Where its moments are noted.
     pub history: History,
 }
@@ -123,7 +133,7 @@ impl Host {
     /// Where the root file system cannot be made or systemd has not finished booting within 60 s.
     pub fn boot(name: &str, options: &[&str], prepare: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<Self> {
         let options = ["--private-network"].iter().chain(options).map(ToString::to_string).collect();
-        let build = Build { name: name.to_owned(), options, cable: None, times: Times::QUICK, history: History::default() };
+        let build = Build { name: name.to_owned(), options, cable: None, times: Times::QUICK, restores: true, history: History::default() };
         let host = Self::build(Arc::new(Lab::start(name)?), build)?;
         prepare(&host.disk())?;
         host.power_on()?;
@@ -223,6 +233,14 @@ impl Host {
     /// Where nspawn cannot be started.
     pub fn switch_on(&self) -> anyhow::Result<()> {
         self.0.clone().switch_on()
+    }
+
+    /// Power comes back to it after a time without: its firmware does as it is set.
+    ///
+    /// # Errors
+    /// As [`Host::switch_on`].
+    pub fn restore_power(&self) -> anyhow::Result<()> {
+        if self.0.build.restores { self.switch_on() } else { Ok(()) }
     }
 
     /// Switches it on and waits until it has finished booting.

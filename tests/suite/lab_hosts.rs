@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use metis_tests::hosts::{self, Hosts, Plan, Role, Sudo};
+use metis_tests::hosts::{self, Hosts, PRIMARY, Plan, Role, SECONDARY, Sudo, UpsPlan};
 use metis_tests::nspawn::{End, Event, State, Times};
 
 const BOOT_ID: &str = "cat /proc/sys/kernel/random/boot_id";
@@ -64,7 +64,7 @@ fn power_off_and_on(site: &Hosts) {
     assert_eq!(gone.status.code(), Some(255), "{}", text(&gone.stderr));
     assert_eq!(host.wait_off(Duration::from_secs(30)).unwrap(), End::PoweredOff);
     let (stopping, off) =
-        (site.when(Role::Titan13, &Event::Is(State::Stopping)), site.when(Role::Titan13, &Event::Is(State::Off(End::PoweredOff))));
+        (site.when("titan-13", &Event::Is(State::Stopping)), site.when("titan-13", &Event::Is(State::Off(End::PoweredOff))));
     assert!(off.unwrap() - stopping.unwrap() >= times.power_off);
     // Not even its kernel answers.
     assert!(site.banner(Role::Titan13).unwrap_err().to_string().contains("timed out"), "{:?}", site.banner(Role::Titan13));
@@ -78,12 +78,9 @@ fn power_off_and_on(site: &Hosts) {
 
 fn reboot(site: &Hosts) {
     let before = ssh(site, Role::Tethys, BOOT_ID);
+    let asked = Instant::now();
     let _ = site.ssh(Role::Tethys, "sudo systemctl reboot; sleep 60").unwrap();
-    let until = Instant::now() + Duration::from_secs(30);
-    while site.when(Role::Tethys, &Event::Rebooting).is_none() {
-        assert!(Instant::now() < until, "{:?}", site.history());
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    site.wait_event("tethys", &Event::Rebooting, asked, Duration::from_secs(30)).unwrap();
     site[Role::Tethys].wait_on().unwrap();
     site.wait_ssh(Role::Tethys).unwrap();
     assert_ne!(ssh(site, Role::Tethys, BOOT_ID), before);
@@ -118,6 +115,79 @@ fn frozen_sshd(site: &Hosts) {
     assert!(error.to_string().contains("temporarily unavailable"), "connected, but nothing was said: {error:#}");
     host.thaw_sshd().unwrap();
     site.banner(Role::Titan0a).unwrap();
+}
+
+/// What upsd says of a UPS to a host of the laboratory.
+fn upsc(site: &Hosts, host: Role, ups: &str, variable: &str) -> String {
+    site[host].wait_for(5, &format!("upsc {ups} {variable}")).unwrap().trim().to_owned()
+}
+
+fn wait_upsc(site: &Hosts, host: Role, ups: &str, status: &str) -> String {
+    site[host].wait_for(30, &format!("upsc {ups} ups.status | grep -x '{status}'")).unwrap().trim().to_owned()
+}
+
+#[test]
+fn a_ups_carries_what_is_on_until_it_is_empty_and_then_nothing() {
+    if !hosts::available("a UPS") {
+        return;
+    }
+    let small = UpsPlan { feeds: vec![Role::Titan13, Role::Titan15], ..UpsPlan::pyrphoros(Duration::from_secs(12)) };
+    let small = UpsPlan { recharge: Duration::from_secs(30), low_percent: 30.0, ..small };
+    let site = Plan::new(&[Role::TitanDb, Role::Titan13, Role::Titan15]).ups(small).stays_off(Role::Titan15).start().unwrap();
+    let ups = site.ups("pyrphoros");
+    // From another host, over the network.
+    assert_eq!(upsc(&site, Role::Titan13, "pyrphoros@titan-db", "ups.status"), "OL");
+    let runtime = |host| upsc(&site, host, "pyrphoros@titan-db", "battery.runtime").parse::<u64>().unwrap();
+    assert!((11..=12).contains(&runtime(Role::Titan13)));
+
+    // Half of it is on: it lasts longer.
+    site.ssh(Role::Titan15, "sudo systemctl poweroff").unwrap();
+    site[Role::Titan15].wait_off(Duration::from_secs(20)).unwrap();
+    site[Role::TitanDb].wait_for(10, "test $(upsc pyrphoros battery.runtime) -ge 19").unwrap();
+    site[Role::Titan15].power_on().unwrap();
+
+    let failed = Instant::now();
+    ups.set_mains(false);
+    wait_upsc(&site, Role::TitanDb, "pyrphoros", "OB DISCHRG");
+    wait_upsc(&site, Role::TitanDb, "pyrphoros", "OB DISCHRG LB");
+    assert!(ups.charge() <= 30.0 && ups.charge() > 0.0);
+    let dead = site.wait_event("pyrphoros", &Event::OutletsOff, failed, Duration::from_secs(30)).unwrap();
+    assert!(dead - failed >= Duration::from_secs(11), "{:?}", dead - failed);
+    for role in [Role::Titan13, Role::Titan15] {
+        assert_eq!(site[role].wait_off(Duration::from_secs(5)).unwrap(), End::PowerCut);
+    }
+    assert_eq!(site[Role::TitanDb].state(), State::On, "it is not at this UPS");
+
+    // Mains are back: the outlets too, and who boots by itself does.
+    ups.set_mains(true);
+    site.wait_event("pyrphoros", &Event::OutletsOn, dead, Duration::from_secs(10)).unwrap();
+    site[Role::Titan13].wait_on().unwrap();
+    assert_eq!(site[Role::Titan15].state(), State::Off(End::PowerCut));
+    wait_upsc(&site, Role::TitanDb, "pyrphoros", "OL CHRG");
+    site[Role::Titan15].power_on().unwrap();
+
+    // The hook of a last host: upsdrvctl cuts the outlets, though mains are there, and they come back.
+    let killed = Instant::now();
+    site[Role::TitanDb].sh("NUT_STATEPATH=/run/nut NUT_ALTPIDPATH=/run/nut upsdrvctl -u root shutdown").unwrap();
+    let off = site.wait_event("pyrphoros", &Event::OutletsOff, killed, Duration::from_secs(10)).unwrap();
+    assert!(off - killed >= Duration::from_secs(1));
+    site.wait_event("pyrphoros", &Event::OutletsOn, off, Duration::from_secs(10)).unwrap();
+    site[Role::Titan13].wait_on().unwrap();
+    forced_shutdown(&site);
+}
+
+/// The real upsd: who may set FSD does, and it stays.
+fn forced_shutdown(site: &Hosts) {
+    let say = |user: (&str, &str)| {
+        let (name, password) = user;
+        format!(
+            "exec 3<>/dev/tcp/titan-db/3493; printf 'USERNAME {name}\\nPASSWORD {password}\\nLOGIN pyrphoros\\nPRIMARY pyrphoros\\nFSD pyrphoros\\nLOGOUT\\n' >&3; cat <&3"
+        )
+    };
+    site.wait_ssh(Role::Titan13).unwrap();
+    assert!(ssh(site, Role::Titan13, &say(SECONDARY)).contains("ACCESS-DENIED"));
+    assert!(ssh(site, Role::Titan13, &say(PRIMARY)).contains("OK FSD-SET"));
+    assert!(upsc(site, Role::TitanDb, "pyrphoros", "ups.status").starts_with("FSD "));
 }
 
 /// What of a laboratory with this in its name is still there.

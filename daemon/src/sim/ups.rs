@@ -44,6 +44,16 @@ impl Battery {
         self.mains = on;
     }
 
+    /// From now on the load draws this, in watts.
+    pub fn set_load(&mut self, watts: f64) {
+        self.model.load_w = watts;
+    }
+
+    /// The battery is charged to this, in percent.
+    pub fn set_charge(&mut self, percent: f64) {
+        self.energy_wh = self.model.capacity_wh * percent.clamp(0.0, 100.0) / 100.0;
+    }
+
     /// Percent.
     pub fn charge(&self) -> f64 {
         100.0 * self.energy_wh / self.model.capacity_wh
@@ -106,6 +116,20 @@ mod tests {
         battery.advance(Duration::from_hours(1));
         assert_eq!(battery.status(), "OL");
         assert_eq!(battery.vars()["ups.load"], "33");
+    }
+
+    #[test]
+    fn it_lasts_longer_where_less_is_on() {
+        let mut battery = Battery::new(MODEL);
+        battery.set_mains(false);
+        battery.set_charge(50.0);
+        assert_eq!(battery.runtime().as_secs(), 600);
+        battery.set_load(100.0);
+        assert_eq!(battery.runtime().as_secs(), 1800);
+        battery.advance(Duration::from_mins(15));
+        assert_eq!((battery.charge().round() as u32, battery.vars()["ups.load"].as_str()), (25, "11"));
+        battery.set_charge(200.0);
+        assert!(battery.charge() <= 100.0);
     }
 
     proptest! {
