@@ -1,6 +1,7 @@
 //! The laboratory's hosts: a small site of nspawn hosts on one bridge, each with systemd, logind and sshd.
 
 mod install;
+mod k3s;
 mod role;
 mod ups;
 
@@ -16,11 +17,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 
 pub use install::{Key, OPERATOR, Sudo};
+pub use k3s::{Cluster, unit};
 pub use role::Role;
 pub use ups::{NUT_PORT, PRIMARY, SECONDARY, Ups, UpsPlan};
 
 use crate::lab::Lab;
 use crate::nspawn::{Build, Event, History, Host, Moment, Times};
+use crate::plane::Options;
 use crate::require;
 
 /// Where sshd listens on every host.
@@ -41,14 +44,16 @@ pub struct Plan {
     files: Vec<(Role, String, String)>,
     stays_off: Vec<Role>,
     upses: Vec<UpsPlan>,
+    k3s: Option<Options>,
 }
 
 /// Hosts that are on. Dropping them cuts their power and leaves nothing behind.
 pub struct Hosts {
     // First, so that they do not see the hosts go.
     upses: BTreeMap<&'static str, Ups>,
-    // Before the laboratory that holds them.
+    // Before the control plane, which ends when titan-0a does, and before the laboratory that holds them.
     hosts: BTreeMap<Role, Arc<Host>>,
+    cluster: Option<Cluster>,
     keys: BTreeMap<Role, Key>,
     key: Key,
     history: History,
@@ -103,6 +108,13 @@ impl Plan {
         self
     }
 
+    /// k3s on those that are in the cluster, with titan-0a as its server; its control plane has these further parts.
+    #[must_use]
+    pub fn k3s(mut self, options: Options) -> Self {
+        self.k3s = Some(options);
+        self
+    }
+
     /// Boots them all at once, in a laboratory of their own.
     ///
     /// # Errors
@@ -119,7 +131,8 @@ impl Plan {
     pub fn start_in(self, lab: Arc<Lab>) -> anyhow::Result<Hosts> {
         let key = Key::make(&lab.work().join("operator"), OPERATOR)?;
         let (history, empty) = (History::default(), BTreeMap::new());
-        let mut site = Hosts { upses: BTreeMap::new(), hosts: BTreeMap::new(), keys: empty, key, history, lab };
+        let cluster = self.k3s.as_ref().map(|options| Cluster::offer(&lab, options)).transpose()?;
+        let mut site = Hosts { upses: BTreeMap::new(), cluster, hosts: BTreeMap::new(), keys: empty, key, history, lab };
         for role in &self.roles {
             site.build(*role, &self)?;
         }
@@ -133,6 +146,9 @@ impl Plan {
             host.wait_on()?;
             site.wait_ssh(*role)?;
             host.set_times(self.times.get(role).copied().unwrap_or(Times::QUICK));
+        }
+        if let Some(cluster) = &site.cluster {
+            cluster.wait(true, Duration::from_mins(1))?;
         }
         for ups in &self.upses {
             site[ups.at].wait_for(20, &format!("upsc {} ups.status | grep -q OL", ups.name))?;
@@ -159,6 +175,9 @@ impl Hosts {
             std::fs::create_dir_all(&folder)?;
             options.push(ups::bind(&folder));
         }
+        if plan.k3s.is_some() {
+            options.extend(k3s::options(&self.lab)?);
+        }
         let build = Build {
             name: role.name().to_owned(),
             options,
@@ -171,6 +190,9 @@ impl Hosts {
         let key = Key::make(&self.lab.work().join(format!("{}.key", role.name())), role.name())?;
         let sudo = plan.sudo.get(&role).copied().unwrap_or_default();
         install::host(&host, role, &key, &self.key, sudo)?;
+        if plan.k3s.is_some() {
+            k3s::install(&host, role)?;
+        }
         if !upses.is_empty() {
             ups::install(&host, &upses)?;
         }
@@ -189,6 +211,15 @@ impl Hosts {
         let ups = Ups::start(plan.clone(), self.lab.work().join("ups"), hosts, self.history.clone())?;
         self.upses.insert(plan.name, ups);
         Ok(())
+    }
+
+    /// The control plane.
+    ///
+    /// # Panics
+    /// Where they were started without k3s.
+    pub fn cluster(&self) -> &Cluster {
+        let Some(cluster) = &self.cluster else { panic!("these hosts were started without k3s") };
+        cluster
     }
 
     /// The UPS of that name.

@@ -290,6 +290,33 @@ impl Plane {
         self.wait_ready()
     }
 
+    /// Kills etcd, the API servers and the managers, as a power cut does. Their data stay; Flux, which has its own place, goes on.
+    pub fn halt(&mut self) {
+        self.managers.iter_mut().chain(&mut self.servers).chain([&mut self.etcd]).for_each(Process::kill);
+    }
+
+    /// The pids of what [`Plane::halt`] kills.
+    pub fn core_pids(&self) -> Vec<u32> {
+        self.managers.iter().chain(&self.servers).chain([&self.etcd]).filter_map(|program| program.pid().ok()).collect()
+    }
+
+    /// Starts what [`Plane::halt`] has killed, on the same data, and waits until it is ready.
+    ///
+    /// # Errors
+    /// As [`Plane::wait_ready`].
+    pub fn resume(&mut self) -> Result<()> {
+        if !self.etcd.is_running() {
+            self.etcd.start()?;
+        }
+        self.restart()?;
+        for manager in &mut self.managers {
+            if !manager.is_running() {
+                manager.start()?;
+            }
+        }
+        Ok(())
+    }
+
     /// Stops every API server where it stands: connections are accepted by the kernel and nothing answers.
     ///
     /// # Errors

@@ -64,6 +64,14 @@ impl Role {
         format!("02:4d:45:54:49:{:02x}", self.address().octets()[3])
     }
 
+    /// Its architecture, as Kubernetes names it. The nodes that are Raspberry Pis say so, though everything here runs on one machine.
+    pub fn arch(self) -> &'static str {
+        match self {
+            Self::TitanDb | Self::Tethys | Self::Titan0a => "amd64",
+            Self::Titan13 | Self::Titan15 | Self::Titan05 => "arm64",
+        }
+    }
+
     /// What it draws while it is on, in watts.
     pub fn watts(self) -> f64 {
         match self {
