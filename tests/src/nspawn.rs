@@ -314,6 +314,22 @@ impl Host {
         self.sh("kill -CONT $(pidof sshd)").map(drop)
     }
 
+    /// Stops k3s and its kubelet where they stand; the processes of pods go on.
+    ///
+    /// # Errors
+    /// Where k3s does not run.
+    pub fn freeze_k3s(&self) -> anyhow::Result<()> {
+        self.sh("kill -STOP $(pidof k3s kwok)").map(drop)
+    }
+
+    /// Lets them go on.
+    ///
+    /// # Errors
+    /// Where k3s does not run.
+    pub fn thaw_k3s(&self) -> anyhow::Result<()> {
+        self.sh("kill -CONT $(pidof k3s kwok)").map(drop)
+    }
+
     /// What it wrote to its console, of all boots.
     pub fn console(&self) -> String {
         std::fs::read_to_string(self.0.work().join("console.log")).unwrap_or_default()

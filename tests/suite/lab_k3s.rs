@@ -51,7 +51,7 @@ fn a_cluster_on_hosts() {
     if !hosts::available("a cluster on hosts") || !plane::available("a cluster on hosts") {
         return;
     }
-    let site = Plan::new(&[Role::Titan0a, Role::Titan13, Role::Titan15, Role::Tethys])
+    let site = Plan::new(&[Role::TitanDb, Role::Titan0a, Role::Titan13, Role::Titan15, Role::Tethys])
         .k3s(plane::Options { longhorn: true, ..plane::Options::default() })
         .start()
         .unwrap();
@@ -65,6 +65,7 @@ fn a_cluster_on_hosts() {
     pods_end_as_they_like(&site);
     the_agents_stop_leaves_processes(&site);
     a_killed_agent_takes_its_kubelet_along(&site);
+    a_frozen_kubelet_ends_nothing(&site);
     snapshots(&site);
     the_servers_stop_takes_the_api_along(&site);
     a_reboot_is_seen(&site);
@@ -184,6 +185,19 @@ fn a_killed_agent_takes_its_kubelet_along(site: &Hosts) {
     assert_eq!(processes(site, Role::Titan15, "sleep 4002"), 1);
 }
 
+fn a_frozen_kubelet_ends_nothing(site: &Hosts) {
+    let host = &site[Role::Titan15];
+    apply(site, &pod("held", "titan-15", "terminationGracePeriodSeconds: 1,", "", "exec sleep 4005"));
+    until(site, 20, &format!("get pod held {READY}"), "True");
+    host.freeze_k3s().unwrap();
+    kubectl(site, "delete pod held --wait=false");
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!((processes(site, Role::Titan15, "sleep 4005"), kubectl(site, "get pod held -o name").as_str()), (1, "pod/held"));
+    host.thaw_k3s().unwrap();
+    kubectl(site, "wait --for=delete pod/held --timeout=20s");
+    assert_eq!(processes(site, Role::Titan15, "sleep 4005"), 0);
+}
+
 fn snapshots(site: &Hosts) {
     let host = &site[Role::Titan0a];
     for _ in 0..3 {
@@ -195,6 +209,7 @@ fn snapshots(site: &Hosts) {
     host.sh("k3s etcd-snapshot prune --name metis-pre --snapshot-retention 2").unwrap();
     let listed = host.sh("k3s etcd-snapshot ls").unwrap();
     assert_eq!((listed.matches(" file:///").count(), listed.matches("other-titan-0a").count()), (3, 2), "{listed}");
+    site[Role::TitanDb].sh("dump-datastore /root/dump && test $(stat -c %s /root/dump) -gt 100000").unwrap();
     host.sh("for f in /var/lib/rancher/k3s/server/db/snapshots/*; do test $(stat -c %s $f) -gt 100000; done").unwrap();
 }
 
