@@ -179,7 +179,7 @@ mod tests {
     use crate::api::RoleRule;
 
     fn caller(uid: u32, groups: &[u32]) -> Caller {
-        Caller { uid, pid: None, groups: groups.to_vec() }
+        Caller { uid, name: None, pid: None, groups: groups.to_vec() }
     }
 
     fn table() -> RoleTable {

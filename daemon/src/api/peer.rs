@@ -4,17 +4,23 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use nix::libc;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use tonic::transport::server::Connected;
 
+/// How long a user's name is waited for; his number serves as well.
+const NAME_WITHIN: Duration = Duration::from_secs(1);
+
 /// A calling process, as the kernel knew it when it connected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     /// User.
     pub uid: u32,
+    /// The user's name, where this host told it in time.
+    pub name: Option<String>,
     /// Process, where the kernel tells.
     pub pid: Option<i32>,
     /// Primary and supplementary groups.
@@ -24,8 +30,7 @@ pub struct Caller {
 impl Caller {
     /// For the record: name and number of the user.
     pub fn label(&self) -> String {
-        let name = nix::unistd::User::from_uid(self.uid.into()).ok().flatten().map(|u| u.name);
-        name.map_or_else(|| format!("uid {}", self.uid), |name| format!("{name} (uid {})", self.uid))
+        self.name.as_ref().map_or_else(|| format!("uid {}", self.uid), |name| format!("{name} (uid {})", self.uid))
     }
 }
 
@@ -36,18 +41,25 @@ pub struct PeerStream {
 }
 
 impl PeerStream {
-    /// Asks the kernel who is at the other end.
+    /// Asks the kernel who is at the other end, and this host for his name.
     ///
     /// # Errors
     /// Where the kernel does not tell: such a caller is not served.
-    pub fn new(stream: UnixStream) -> io::Result<Self> {
+    pub async fn of(stream: UnixStream) -> io::Result<Self> {
         let cred = stream.peer_cred()?;
         let mut groups = peer_groups(&stream)?;
         if !groups.contains(&cred.gid()) {
             groups.push(cred.gid());
         }
-        Ok(Self { caller: Caller { uid: cred.uid(), pid: cred.pid(), groups }, stream })
+        let name = name_of(cred.uid()).await;
+        Ok(Self { caller: Caller { uid: cred.uid(), name, pid: cred.pid(), groups }, stream })
     }
+}
+
+/// Looking a user up may ask the network (nsswitch.conf(5)): it is neither done on the runtime nor waited for long.
+async fn name_of(uid: u32) -> Option<String> {
+    let lookup = tokio::task::spawn_blocking(move || nix::unistd::User::from_uid(uid.into()).ok().flatten().map(|user| user.name));
+    tokio::time::timeout(NAME_WITHIN, lookup).await.ok()?.ok()?
 }
 
 /// Supplementary groups of the peer. Grows the buffer once: the kernel answers ERANGE with the size it needs.
@@ -108,7 +120,9 @@ mod tests {
     #[tokio::test]
     async fn the_kernel_names_this_process() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
-        let peer = PeerStream::new(ours).unwrap();
+        let peer = PeerStream::of(ours).await.unwrap();
+        let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).unwrap();
+        assert_eq!(peer.caller.name, user.map(|user| user.name));
         assert_eq!(peer.caller.uid, nix::unistd::geteuid().as_raw());
         let mut expected: Vec<u32> = nix::unistd::getgroups().unwrap().iter().map(|g| g.as_raw()).collect();
         expected.push(nix::unistd::getegid().as_raw());

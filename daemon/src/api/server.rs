@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use metis_proto::v1::card_server::CardServer;
 use metis_proto::v1::power_server::PowerServer;
 use metis_proto::v1::runs_server::RunsServer;
@@ -99,6 +99,9 @@ fn on_refused(handle: Handle, now: &Context) -> OnRefused {
     })
 }
 
+/// Connections whose callers' names are looked up at the same time; more of them wait in the socket's backlog.
+const CALLERS_NAMED_AT_ONCE: usize = 16;
+
 /// Serves until `stop` fires; calls under way get `grace` to end.
 ///
 /// # Errors
@@ -112,10 +115,11 @@ pub async fn serve(
     let listener = UnixListener::from_std(listener).context("adopting the API socket")?;
     let incoming = tokio_stream::wrappers::UnixListenerStream::new(listener);
     // A connection whose caller the kernel does not name is dropped; the others are served on.
-    let incoming = incoming.map_ok(PeerStream::new).filter_map(|accepted| async move {
+    let named = incoming.map(|accepted| async move { PeerStream::of(accepted?).await }).buffer_unordered(CALLERS_NAMED_AT_ONCE);
+    let incoming = named.filter_map(|accepted| async move {
         match accepted {
-            Ok(Ok(stream)) => Some(Ok::<_, std::io::Error>(stream)),
-            Ok(Err(error)) | Err(error) => {
+            Ok(stream) => Some(Ok::<_, std::io::Error>(stream)),
+            Err(error) => {
                 tracing::warn!(%error, "a connection to the API socket was dropped");
                 None
             }
