@@ -6,20 +6,22 @@ use std::fs;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 
-/// A program of this workspace, as built beside this test.
+/// A program of this workspace, as built beside this test or program.
 ///
 /// # Panics
 /// Where it was not built: `tests/run` does it first, or `cargo build --workspace --bins`.
 #[allow(clippy::expect_used, reason = "a test harness")]
 pub fn program(name: &str) -> PathBuf {
     let this = std::env::current_exe().expect("the path of this test");
-    let target = this.parent().and_then(Path::parent).expect("the target folder");
+    let beside = this.parent().expect("the folder of this test");
+    // Tests are in a folder below the programs.
+    let target = if beside.ends_with("deps") { beside.parent().expect("the target folder") } else { beside };
     let program = target.join(name);
     assert!(program.exists(), "{} is not built: cargo build --workspace --bins", program.display());
     program

@@ -11,6 +11,12 @@ use super::Plane;
 use crate::process::netns_file;
 
 impl Plane {
+    /// kubectl as administrator, as a line for a shell.
+    pub fn kubectl_line(&self) -> String {
+        let netns = self.netns.as_deref().map(|netns| format!("nsenter --net={} -- ", netns_file(netns))).unwrap_or_default();
+        format!("{netns}{} --kubeconfig {}", self.kubectl.display(), self.admin.display())
+    }
+
     /// Runs kubectl as administrator; it must succeed. Gives what it printed.
     ///
     /// # Errors
