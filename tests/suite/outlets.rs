@@ -65,7 +65,7 @@ impl Site {
         let history = History::default();
         let console = tempfile::NamedTempFile::new()?;
         let options = vec!["--private-network".to_owned(), format!("--bind={}:/dev/console", console.path().display())];
-        let build = Build { name: name.to_owned(), options, cable: None, times: Times::QUICK, history: history.clone() };
+        let build = Build { name: name.to_owned(), options, cable: None, times: Times::QUICK, restores: true, history: history.clone() };
         let host = Host::build(Arc::new(Lab::start(name)?), build)?;
         install(&host.disk())?;
         host.power_on()?;
