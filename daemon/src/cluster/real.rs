@@ -1,0 +1,101 @@
+//! The cluster itself.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
+
+use super::drain::{Drain, Rules, drain};
+use super::flux::{self, Versions};
+use super::kube::{AccessError, Api, configs, path};
+use super::mark::carry_out;
+use super::port::{AttachedVolume, Cluster, ClusterError, DrainOrder, Drained, Facts};
+use super::{Settings, collect, volumes};
+use crate::site::{Mark, ObjectRef, Secret};
+
+/// Evictions and deletions under way at once, of all drains together.
+const CALLS: usize = 50;
+
+/// What metis asks of the API server, beside discovery (`system:discovery`): API group, resource, verbs. `etc/kubernetes/metis-rbac.yaml`
+/// grants it.
+pub const RIGHTS: &[(&str, &str, &[&str])] = &[
+    ("", "nodes", &["get", "list", "patch"]),
+    ("", "pods", &["list", "delete"]),
+    ("", "pods/eviction", &["create"]),
+    ("apps", "daemonsets", &["get", "list"]),
+    ("apps", "deployments", &["list"]),
+    ("apps", "statefulsets", &["list"]),
+    ("coordination.k8s.io", "leases", &["list"]),
+    ("helm.toolkit.fluxcd.io", "helmreleases", &["get", "list", "patch"]),
+    ("kustomize.toolkit.fluxcd.io", "kustomizations", &["get", "list", "patch"]),
+    ("longhorn.io", "replicas", &["list"]),
+    ("longhorn.io", "volumeattachments", &["list"]),
+    ("longhorn.io", "volumes", &["list"]),
+    ("policy", "poddisruptionbudgets", &["list"]),
+    ("storage.k8s.io", "volumeattachments", &["list"]),
+];
+
+/// A real cluster.
+pub struct RealCluster {
+    api: Api,
+    rules: Rules,
+    calls: Semaphore,
+    versions: Versions,
+}
+
+impl RealCluster {
+    /// Prepares its clients; no API server is asked. To be called on the runtime that will use it; reads `cluster.ca_file`.
+    ///
+    /// # Errors
+    /// Where kubeconfig, CA or endpoints cannot be used; the message holds nothing of the kubeconfig.
+    pub async fn new(settings: &Settings, kubeconfig: &Secret) -> Result<Self, AccessError> {
+        let ca = match &settings.ca_file {
+            Some(file) => Some(tokio::fs::read(file).await.map_err(|error| AccessError::of_file(file, &error))?),
+            None => None,
+        };
+        let configs = configs(kubeconfig, &settings.endpoints, ca.as_deref()).await?;
+        let rules = Rules { storage_plane: settings.shutdown.storage_plane.clone(), protect: settings.shutdown.protect.clone() };
+        let api = Api::new(configs, settings.call_timeout)?;
+        Ok(Self { api, rules, calls: Semaphore::new(CALLS), versions: Versions::default() })
+    }
+
+    /// The client of the API server that answered last. Calls through it have no deadline of their own and are not sent to another endpoint.
+    pub fn client(&self) -> kube::Client {
+        self.api.client()
+    }
+}
+
+fn until(within: Duration) -> Instant {
+    Instant::now() + within
+}
+
+#[tonic::async_trait]
+impl Cluster for RealCluster {
+    async fn collect(&self, within: Duration) -> Result<Facts, ClusterError> {
+        Box::pin(collect::collect(&self.api, &self.versions, &self.rules, until(within))).await
+    }
+
+    async fn set_suspended(&self, object: &ObjectRef, mark: Option<&Mark>, within: Duration) -> Result<(), ClusterError> {
+        flux::set_suspended(&self.api, &self.versions, object, mark, until(within)).await
+    }
+
+    async fn set_cordoned(&self, node: &str, mark: Option<&Mark>, within: Duration) -> Result<(), ClusterError> {
+        let what = format!("{} of {node}", if mark.is_some() { "cordon" } else { "uncordon" });
+        carry_out(&self.api, &path("v1", "", "nodes", node), "unschedulable", mark, &what, until(within)).await
+    }
+
+    async fn drain(
+        &self,
+        order: &DrainOrder,
+        deadline: watch::Receiver<Instant>,
+        tell: &(dyn Fn(String) + Send + Sync),
+    ) -> Result<Drained, ClusterError> {
+        let drain_all = Drain { api: &self.api, calls: &self.calls, rules: &self.rules };
+        drain(&drain_all, order, deadline, tell).await
+    }
+
+    async fn attached(&self, nodes: &BTreeSet<String>, within: Duration) -> Result<Vec<AttachedVolume>, ClusterError> {
+        volumes::attached(&self.api, Some(nodes), until(within)).await
+    }
+}
