@@ -4,6 +4,7 @@
 mod blind;
 mod burn;
 mod card;
+mod drain;
 mod history;
 mod idle;
 mod process;
@@ -18,13 +19,14 @@ use anyhow::{Context, bail};
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let binaries = PathBuf::from(arguments.next().context("the folder of the binaries")?);
-    let what = arguments.next().context("what to measure: blind, idle, restart or burn")?;
+    let what = arguments.next().context("what to measure: blind, idle, restart, burn or drain")?;
     println!("{} ({}), {}", what, binaries.display(), process::machine());
     match what.as_str() {
         "blind" => blind::measure(&binaries),
         "idle" => idle::measure(&binaries),
         "restart" => restart::measure(&binaries),
         "burn" => burn::measure(&binaries),
-        other => bail!("{other} is not measured: blind, idle, restart or burn"),
+        "drain" => drain::measure(),
+        other => bail!("{other} is not measured: blind, idle, restart, burn or drain"),
     }
 }

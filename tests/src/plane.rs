@@ -267,6 +267,11 @@ impl Plane {
         &mut self.servers[n]
     }
 
+    /// The controller-manager, to treat it likewise: without it nothing is garbage-collected, and budgets say what they are told to.
+    pub fn controller_manager(&mut self) -> &mut Process {
+        &mut self.managers[0]
+    }
+
     /// The datastore, to treat it likewise.
     pub fn etcd(&mut self) -> &mut Process {
         &mut self.etcd
