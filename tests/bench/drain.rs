@@ -49,6 +49,7 @@ pub fn measure() -> Result<()> {
         let evicted = audit.iter().filter(|entry| entry.resource == "pods/eviction" && entry.code < 300).count();
         let asked = audit.iter().filter(|entry| entry.by_metis() || entry.user == "admin").count();
         let load = process::machine().rsplit(' ').next().unwrap_or_default().to_owned();
+        println!("{name}: {:.1} s", took.as_secs_f64());
         rows.push(vec![name.to_owned(), format!("{:.1}", took.as_secs_f64()), evicted.to_string(), asked.to_string(), load]);
     }
     println!("{PODS} pods on {NODES} nodes, no disruption budget, a build without optimisation; the pods end at once");
