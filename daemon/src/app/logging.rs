@@ -15,7 +15,9 @@ use crate::host::service_manager;
 /// # Errors
 /// Where a log is installed already, or `METIS_LOG` is no filter.
 pub fn install(default_level: &str) -> anyhow::Result<()> {
-    let text = std::env::var("METIS_LOG").unwrap_or_else(|_| format!("{default_level},h2=warn,hyper=warn,tonic=warn,rustls=warn"));
+    // kube logs each 5xx as an error of its own, without saying of what; whoever called says it better.
+    let text =
+        std::env::var("METIS_LOG").unwrap_or_else(|_| format!("{default_level},h2=warn,hyper=warn,kube_client=off,tonic=warn,rustls=warn"));
     let filter = EnvFilter::try_new(&text).with_context(|| format!("METIS_LOG={text} is not a log filter"))?;
     let journal = service_manager::stderr_is_journal().then(journald).transpose()?;
     let terminal = journal.is_none().then(|| {

@@ -22,7 +22,7 @@ const SLACK: Duration = Duration::from_secs(10);
 /// Everything that can be seen until `until`.
 ///
 /// # Errors
-/// Where nothing could be seen, because no API server answered.
+/// Where nothing at all could be seen: the first reason.
 pub async fn collect(api: &Api, versions: &Versions, rules: &Rules, until: Instant) -> Result<Facts, ClusterError> {
     let (nodes, flux, replicas, volumes, replica_nodes) = tokio::join!(
         nodes(api, rules, until),
@@ -41,7 +41,7 @@ pub async fn collect(api: &Api, versions: &Versions, rules: &Rules, until: Insta
     facts.replicas = blind.note(replicas).unwrap_or_default();
     facts.volumes = blind.note(volumes).unwrap_or_default();
     facts.replica_nodes = blind.note(replica_nodes).unwrap_or_default();
-    match blind.silent {
+    match blind.first {
         Some(error) if blind.seen == 0 => Err(error),
         _ => {
             facts.unseen = blind.unseen;
@@ -55,7 +55,7 @@ pub async fn collect(api: &Api, versions: &Versions, rules: &Rules, until: Insta
 struct Blind {
     seen: u32,
     unseen: Vec<String>,
-    silent: Option<ClusterError>,
+    first: Option<ClusterError>,
 }
 
 impl Blind {
@@ -67,9 +67,7 @@ impl Blind {
             }
             Err(error) => {
                 self.unseen.push(error.to_string());
-                if matches!(error, ClusterError::Unreachable(_)) {
-                    self.silent = Some(error);
-                }
+                self.first.get_or_insert(error);
                 None
             }
         }

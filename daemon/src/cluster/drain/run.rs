@@ -291,12 +291,13 @@ async fn ask(api: &Api, calls: &Semaphore, task: &Task, end: Instant) -> Said {
 }
 
 /// What an answer other than 2xx means (kubectl pkg/drain/drain.go evictPods; registry/core/pod/storage/eviction.go).
-fn answer(evict: bool, failure: &Failure) -> Said {
+pub fn answer(evict: bool, failure: &Failure) -> Said {
     match failure.code() {
         Some(404) => Said::Gone,
         // The precondition: the name is another pod's by now.
         Some(409) if failure.to_string().contains("UID") => Said::Gone,
-        Some(429) => Said::NotNow(failure.to_string(), failure.retry_after()),
+        // Of a deletion it is no budget, but a server that has too much to do.
+        Some(429) if evict => Said::NotNow(failure.to_string(), failure.retry_after()),
         Some(403) if failure.has_cause("NamespaceTerminating") => Said::NotNow(failure.to_string(), None),
         Some(500) if evict && failure.to_string().contains("more than one PodDisruptionBudget") => Said::Never(failure.to_string()),
         _ => Said::Failed(failure.to_string()),

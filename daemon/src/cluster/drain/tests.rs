@@ -1,5 +1,6 @@
 //! The rules of a drain, in tables, by properties, and in a simulated node.
 
+mod answers;
 mod filter;
 mod ladder;
 mod node;
