@@ -29,7 +29,7 @@ pub fn measure() -> Result<()> {
     plane.apply(&format!(
         "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web, namespace: default}}\nspec: {{replicas: {PODS}, selector: {{matchLabels: {{app: web}}}}, template: {{metadata: {{labels: {{app: web}}}}, spec: {{containers: [{{name: main, image: web}}]}}}}}}\n"
     ))?;
-    let mut rows = vec![table::row(["way", "s", "pods evicted", "requests", "load"])];
+    let mut rows = vec![table::row(["way", "s", "CPU s of the client", "pods evicted", "requests", "load"])];
     type Way = fn(&Plane, &[&str]) -> Result<()>;
     let ways: [(&str, Way); 4] = [
         ("metis, all nodes at once", metis),
@@ -40,17 +40,24 @@ pub fn measure() -> Result<()> {
     for (name, way) in ways {
         come_back(&plane, &nodes)?;
         let before = plane.audit()?.len();
-        let began = Instant::now();
+        let (began, cpu) = (Instant::now(), process::cpu("self")?);
         way(&plane, &nodes)?;
-        let took = began.elapsed();
+        let (took, cpu) = (began.elapsed(), process::cpu("self")?.saturating_sub(cpu));
         let left = plane.kubectl(&["get", "pods", "--field-selector=status.phase=Running", "-o", "name"])?.lines().count();
         ensure!(left == 0, "{name}: {left} pods are left");
         let audit = plane.audit()?.split_off(before);
         let evicted = audit.iter().filter(|entry| entry.resource == "pods/eviction" && entry.code < 300).count();
         let asked = audit.iter().filter(|entry| entry.by_metis() || entry.user == "admin").count();
         let load = process::machine().rsplit(' ').next().unwrap_or_default().to_owned();
-        println!("{name}: {:.1} s", took.as_secs_f64());
-        rows.push(vec![name.to_owned(), format!("{:.1}", took.as_secs_f64()), evicted.to_string(), asked.to_string(), load]);
+        println!("{name}: {:.1} s, CPU {:.1} s", took.as_secs_f64(), cpu.as_secs_f64());
+        rows.push(vec![
+            name.to_owned(),
+            format!("{:.1}", took.as_secs_f64()),
+            format!("{:.1}", cpu.as_secs_f64()),
+            evicted.to_string(),
+            asked.to_string(),
+            load,
+        ]);
     }
     println!("{PODS} pods on {NODES} nodes, no disruption budget, a build without optimisation; the pods end at once");
     table::print(&rows);
