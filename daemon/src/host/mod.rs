@@ -1,9 +1,26 @@
-//! This host: clock, service manager, its units.
+//! Hosts: this one's clock and service manager, and every one's units and power, over SSH, a pod or D-Bus.
+
+use std::sync::Arc;
+
+use crate::site::{Secret, SecretRef};
 
 pub mod clock;
+pub mod helper_pod;
+mod local;
 pub mod port;
+mod reach;
 pub mod service_manager;
 mod settings;
+pub mod ssh;
+mod systemctl;
+pub mod systemd;
+mod tail;
+#[cfg(test)]
+mod testing;
 pub mod units;
 
+pub use reach::RealHosts;
 pub use settings::Settings;
+
+/// Reads a secret; blocks. Its error holds nothing of the content.
+pub type Secrets = Arc<dyn Fn(&SecretRef) -> Result<Secret, String> + Send + Sync>;
