@@ -45,23 +45,24 @@ const END_WITHIN: Duration = Duration::from_secs(10);
 /// # Errors
 /// Where nothing could be begun; what is to be done is in the message.
 pub fn run(arguments: &StandaloneArguments, loaded: &Loaded) -> anyhow::Result<Exit> {
-    let settings = Arc::clone(&loaded.settings);
+    let mut settings = Settings::clone(&loaded.settings);
     ensure!(may_run(&settings), "a standalone shutdown needs root, or the user that owns {}", settings.daemon.state_dir.display());
     for error in &loaded.rejected {
         complain(&format!("the configuration on disk is wrong, the last good one is used: {error}"));
     }
     let clock = Clock::new().context("reading the boot id from /proc")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
-    let ground = match Ground::find(arguments, &settings, &clock, &runtime)? {
+    let ground = match Ground::find(arguments, &mut settings, &clock, &runtime) {
         Ok(ground) => ground,
-        Err(refused) => {
-            complain(&refused);
+        Err(Refusal::Failed(error)) => return Err(error),
+        Err(Refusal::Refused(why)) => {
+            complain(&why);
             return Ok(Exit::Refused);
         }
     };
     let Ground { opened, history, _temporary } = ground;
     let (journal, closing) = (opened.journal.clone(), history.clone());
-    let standalone = Standalone { settings, clock, arguments: arguments.clone() };
+    let standalone = Standalone { settings: Arc::new(settings), clock, arguments: arguments.clone() };
     let exit = runtime.block_on(standalone.serve(opened, history, loaded));
     runtime.shutdown_timeout(Duration::from_millis(500));
     daemon::close(move || journal.close());
@@ -83,45 +84,58 @@ struct Ground {
     _temporary: Option<tempfile::TempDir>,
 }
 
+/// Why the state directory cannot be had.
+enum Refusal {
+    /// For people, with what to do.
+    Refused(String),
+    Failed(anyhow::Error),
+}
+
 impl Ground {
-    /// The state directory; a dry run has one of its own, and with `--beside` one below the runtime directory stands in for it.
-    ///
-    /// The inner error is a refusal, for people.
+    /// Opens the state directory of `settings`. A dry run gets one of its own, and with `--beside` one below the runtime directory stands
+    /// in for it; `settings` then say so, and whatever is stored goes there.
     fn find(
         arguments: &StandaloneArguments,
-        settings: &Arc<Settings>,
+        settings: &mut Settings,
         clock: &Clock,
         runtime: &tokio::runtime::Runtime,
-    ) -> anyhow::Result<Result<Self, String>> {
-        let temporary = if arguments.shutdown.execute { None } else { Some(tempfile::tempdir().context("a folder for the dry run")?) };
-        let mut settings = Settings::clone(settings);
+    ) -> Result<Self, Refusal> {
+        let temporary = if arguments.shutdown.execute {
+            None
+        } else {
+            Some(tempfile::tempdir().context("a folder for the dry run").map_err(Refusal::Failed)?)
+        };
+        let mut spill = settings.daemon.runtime_dir.clone();
         if let Some(temporary) = &temporary {
             settings.daemon.state_dir = temporary.path().join("state");
-            settings.daemon.runtime_dir = temporary.path().join("run");
+            spill = temporary.path().to_path_buf();
         } else if arguments.beside {
-            let folder = settings.daemon.runtime_dir.join("standalone");
-            complain(&format!("beside a metisd that hangs: this run is recorded below {} only", folder.display()));
-            settings.daemon.state_dir = folder.join("state");
-            settings.daemon.runtime_dir = folder;
+            spill = settings.daemon.runtime_dir.join("standalone");
+            settings.daemon.state_dir = spill.join("state");
+            complain(&format!("beside a metisd that hangs: this run is recorded below {} only", spill.display()));
         }
-        let (dir, clock) = (settings.daemon.state_dir.clone(), clock.clone());
-        let socket = settings.api.socket.clone();
+        let (mut opened, clock) = (settings.clone(), clock.clone());
+        // The word for the shutdown hook stays where the hook looks for it.
+        opened.daemon.runtime_dir = spill;
         let open = move || -> anyhow::Result<(Opened, UpsHistory)> {
-            std::fs::create_dir_all(&settings.daemon.runtime_dir).context("making the runtime directory")?;
-            let opened = daemon::open_journal(&settings, &clock)?;
-            let (history, _) = UpsHistory::open(&settings.daemon.state_dir, &clock.now()).context("opening the UPS history")?;
-            Ok((opened, history))
+            std::fs::create_dir_all(&opened.daemon.runtime_dir).context("making the runtime directory")?;
+            let journal = daemon::open_journal(&opened, &clock)?;
+            let (history, _) = UpsHistory::open(&opened.daemon.state_dir, &clock.now()).context("opening the UPS history")?;
+            Ok((journal, history))
         };
         match within(OPEN_WITHIN, open) {
-            None => Ok(Err(format!(
+            None => Err(Refusal::Refused(format!(
                 "{} does not answer within {} s: its disk hangs. To go on without it: add --beside",
-                dir.display(),
+                settings.daemon.state_dir.display(),
                 OPEN_WITHIN.as_secs()
             ))),
-            Some(Ok((opened, history))) => Ok(Ok(Self { opened, history, _temporary: temporary })),
+            Some(Ok((opened, history))) => Ok(Self { opened, history, _temporary: temporary }),
             Some(Err(error)) => match error.downcast_ref::<OpenError>() {
-                Some(OpenError::Held { pid, .. }) => Ok(Err(held(*pid, &socket, runtime.block_on(answers(&socket))))),
-                _ => Err(error),
+                Some(OpenError::Held { pid, .. }) => {
+                    let socket = &settings.api.socket;
+                    Err(Refusal::Refused(held(*pid, socket, runtime.block_on(answers(socket)))))
+                }
+                _ => Err(Refusal::Failed(error)),
             },
         }
     }

@@ -1,13 +1,16 @@
 //! What is decided on what callers ask.
 
+use std::time::Duration;
+
 use super::draft::Draft;
 use super::recover::left_behind;
 use super::takeover::{IMAGES_AT_ONCE, Kind, OnStop, Takeover, clash, needs_journal, on_stop, takeover};
-use std::time::Duration;
-
-use super::{Fact, Reply, RunRecord, State, outage};
+use super::{ClaimRecord, Fact, Reply, RunRecord, State, outage};
 use crate::runbook::{Runbook, Status};
-use crate::site::{Cause, Claim, Guard, OnTrigger, RunId, SettingsDigest, Step, StepId};
+use crate::site::{Cause, Change, Claim, Guard, OnTrigger, RunId, SettingsDigest, Step, StepId};
+
+/// So many steps that are not begun are named one by one.
+const LISTED: usize = 5;
 
 /// Admits a plan, or says everything that stands in its way.
 pub(super) fn admit(draft: &mut Draft<'_>, requester: &str, book: &Runbook<Step>, cause: &Cause, within: Option<Duration>) -> Reply {
@@ -128,17 +131,33 @@ pub(super) fn cancel(draft: &mut Draft<'_>, requester: &str, id: &RunId, execute
     if execute {
         draft.add(Fact::CancelRequested { run: id.clone(), because: format!("cancelled by {requester}") });
     }
-    Reply::Cancel { consequences: consequences(&record), cancelled: execute }
+    let claims: Vec<_> = draft.state.claims_of(id).collect();
+    Reply::Cancel { consequences: consequences(&record, &claims), cancelled: execute }
 }
 
-fn consequences(record: &RunRecord) -> Vec<String> {
+/// What a cancellation means: for steps under way, for those to come, and for what was changed.
+fn consequences(record: &RunRecord, claims: &[&ClaimRecord]) -> Vec<String> {
     let mut lines = Vec::new();
-    for step in record.run.book.steps() {
+    let mut pending = Vec::new();
+    for step in record.run.book.phases.iter().flat_map(|phase| &phase.steps) {
         match record.run.status(&step.id) {
             Status::Running { .. } => lines.push(format!("{}: is ended where it is", step.title)),
             Status::Waiting { .. } => lines.push(format!("{}: is not tried again", step.title)),
-            Status::Pending => lines.push(format!("{}: is not begun", step.title)),
+            Status::Pending => pending.push(step.title.as_str()),
             _ => {}
+        }
+    }
+    match pending.as_slice() {
+        // A shutdown has many.
+        [first, .., last] if pending.len() > LISTED => {
+            lines.push(format!("{} further steps are not begun: {first} … {last}", pending.len()));
+        }
+        pending => lines.extend(pending.iter().map(|title| format!("{title}: is not begun"))),
+    }
+    for (change, done) in [(Change::Cordoned, "uncordoned"), (Change::Suspended, "resumed"), (Change::Stopped, "started again")] {
+        let objects: Vec<_> = claims.iter().filter(|held| held.claim.change == change).map(|held| held.claim.object.to_string()).collect();
+        if !objects.is_empty() {
+            lines.push(format!("{done}: {}", objects.join(", ")));
         }
     }
     lines.extend(left_behind(record));

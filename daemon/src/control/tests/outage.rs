@@ -229,3 +229,20 @@ fn a_trigger_during_a_persons_shutdown_is_answered_after_it() {
     world.feed(&finished(&run, "stop", 1, done()), &now(26));
     assert_eq!(planned(&world).len(), 2, "asked for at once and again at its end");
 }
+
+#[test]
+fn a_cancellation_says_what_it_undoes_and_past_the_point_of_no_return_that_it_cannot() {
+    let mut world = World::started();
+    assert_eq!(ask(&mut world, "titan-13", &[], 20), Reply::Admitted { run: RunId::new("shutdown-1") });
+    let claim = Claim { object: ObjectRef::new("Node", "", "titan-13"), change: Change::Cordoned, expires: None };
+    let (run, step) = (RunId::new("shutdown-1"), StepId::new("drain"));
+    world.feed(&Event::Asked(Request::Claim { run, step, claims: vec![claim] }), &now(21));
+    let Some(Reply::Cancel { consequences, cancelled: false }) = world.feed(&cancel("shutdown-1", false), &now(22)) else { panic!() };
+    let expected = ["drain: is ended where it is", "stop: is not begun", "power off: is not begun", "uncordoned: Node/titan-13"];
+    assert_eq!(consequences, expected);
+
+    world.feed(&finished("shutdown-1", "drain", 1, done()), &now(30));
+    let Some(Reply::Cancel { consequences, cancelled: false }) = world.feed(&cancel("shutdown-1", true), &now(31)) else { panic!() };
+    assert!(consequences[0].contains("past its point of no return"), "{consequences:?}");
+    assert_eq!(cancelled(&world), 0);
+}
