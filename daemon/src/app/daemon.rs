@@ -17,13 +17,14 @@ use super::reload::{self, Loaded, Reload, adopted};
 use super::site::RealSite;
 use super::watch::{self as ups_watch, PowerWatch};
 use super::world::{World, credentials_directory};
-use super::{listen, perform};
+use super::{listen, perform, real};
 use crate::api::{self, HostFacts, RoleTable};
 use crate::config::Settings;
 use crate::control::{self, Fact, Handle, Mailbox, Request};
 use crate::host::clock::Clock;
 use crate::host::service_manager;
 use crate::journal::{self, Journal, Mode, Opened, UpsHistory};
+use crate::power::nut::Held;
 use crate::secrets;
 
 /// How long calls under way, and the control loop with the runs that it cancels, may take to end when the daemon stops; with twice the
@@ -98,7 +99,8 @@ impl Daemon {
         let (mailbox, handle, orders) = mailbox(&self.clock, opened, &settings);
         let (settings_sender, settings_receiver) = watch::channel(Arc::clone(&settings));
         let secrets = secrets::Context { credentials_dir: credentials_directory() };
-        let world = Arc::new(World::new(settings_receiver.clone(), secrets.clone()));
+        let held = Held::default();
+        let world = Arc::new(real::world(settings_receiver.clone(), secrets.clone(), held.clone(), &self.clock));
         let (roles, role_receiver) = watch::channel(resolve_roles(&settings, &problems).await);
 
         let stop = CancellationToken::new();
@@ -108,7 +110,8 @@ impl Daemon {
         tasks.spawn("effects", perform::effects(orders, Arc::clone(&world), handle.clone()));
         tasks.spawn("UPS transitions", ups_watch::transitions(handle.clone(), self.history.clone()));
         let (history, clock) = (self.history.clone(), self.clock.clone());
-        let power = PowerWatch { settings: settings_receiver, handle: handle.clone(), history, secrets, problems: problems.clone(), clock };
+        let power =
+            PowerWatch { settings: settings_receiver, handle: handle.clone(), history, secrets, problems: problems.clone(), clock, held };
         tasks.spawn("UPS watch", power.run(stop.clone()));
         tasks.spawn("service manager", tell_service_manager(handle.clone(), self.clock.clone(), stop.clone()));
 
@@ -144,7 +147,7 @@ impl Daemon {
         roles: watch::Receiver<Arc<RoleTable>>,
     ) -> api::Context {
         let clock = self.clock.clone();
-        let site = Arc::new(RealSite { world, history: self.history.clone() });
+        let site = Arc::new(RealSite { world, history: self.history.clone(), handle: handle.clone() });
         let now = Arc::new(move || clock.now());
         api::Context { handle, reader, site: Arc::clone(&site) as _, power: site, facts: problems.facts(), roles, now }
     }
@@ -186,7 +189,7 @@ pub(super) async fn resolve_roles(settings: &Arc<Settings>, problems: &Problems)
     Arc::new(table)
 }
 
-fn host_name() -> String {
+pub(super) fn host_name() -> String {
     nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 

@@ -1,18 +1,26 @@
 //! The composition root: wires rooms to real or simulated parts.
 
 mod args;
+mod arming;
+mod asked;
 mod burn;
+mod claims;
 mod daemon;
 mod listen;
 mod logging;
 mod man;
+mod outage;
+mod parts;
 mod perform;
 mod problems;
+mod real;
 mod reload;
 mod sandbox;
+mod shutdown;
 mod site;
 mod standalone;
 mod stream;
+mod topology;
 mod watch;
 mod world;
 

@@ -7,10 +7,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::burn;
+use super::outage::{self, Wanted};
+use super::shutdown::Attempt;
 use super::stream;
 use super::world::World;
-use crate::control::{self, Effect, Event, Handle, Job, RunRecord};
-use crate::report::{self, Subject};
+use crate::control::{self, Effect, Event, Handle, Job};
 use crate::runbook::{Mode, StepResult};
 use crate::site::Step;
 
@@ -22,12 +23,16 @@ pub async fn effects(mut orders: mpsc::UnboundedReceiver<Effect>, world: Arc<Wor
             order = orders.recv() => match order {
                 Some(Effect::Perform(job)) => { jobs.spawn(one(*job, Arc::clone(&world), handle.clone())); }
                 Some(Effect::Ended(record)) => {
-                    tell(&record);
+                    outage::report(&world, &record, control::RUN_REPORT).await;
                     world.forget(&record.id);
                 }
-                // Only an armed metis is ordered to, and nothing arms it yet.
-                Some(Effect::PlanShutdown { domains, .. }) => tracing::error!("no plan is made for {domains:?}"),
-                Some(Effect::PowerOffThisHost { run, .. }) => tracing::error!("{run}: this host is not powered off"),
+                Some(Effect::PlanShutdown { domains, because, mode, runtime }) => {
+                    let wanted = Wanted { domains, because, mode, runtime };
+                    jobs.spawn(outage::shut_down(Arc::clone(&world), handle.clone(), wanted));
+                }
+                Some(Effect::PowerOffThisHost { run, node, delay }) => {
+                    jobs.spawn(outage::power_off(Arc::clone(&world), run, node, delay));
+                }
                 None => break,
             },
             Some(ended) = jobs.join_next() => if let Err(error) = ended {
@@ -36,14 +41,6 @@ pub async fn effects(mut orders: mpsc::UnboundedReceiver<Effect>, world: Arc<Wor
         }
     }
     jobs.shutdown().await;
-}
-
-/// The story of a run that has ended, into the log.
-fn tell(record: &RunRecord) {
-    let ended = record.ended.unwrap_or(record.started);
-    let RunRecord { id, run, requester, settings, boot_id, started, reason, .. } = record;
-    let report = report::report(&Subject { id, run, requester, settings, boot_id, started: *started, ended, reason });
-    tracing::info!(metis.run = %id, message_id = control::RUN_REPORT, "{}", report.story());
 }
 
 /// Performs one attempt. The result reaches the loop whatever happens, a panic included: a step without end would hold its run.
@@ -69,7 +66,14 @@ async fn perform(job: Job, world: Arc<World>, handle: Handle) -> StepResult {
         (Step::PrepareCard { .. } | Step::WriteCard { .. } | Step::StreamImage { .. }, Mode::Probe) => {
             StepResult::CannotTell { detail: format!("{} leaves nothing that could be looked at", job.action.kind()) }
         }
-        (action, _) => permanent(format!("no run of this metis does {}", action.kind())),
+        (_, _) => {
+            let attempt = Attempt { world: &world, parts: world.parts_of(&job.settings).await, job: &job, handle: &handle };
+            tokio::select! {
+                biased;
+                result = attempt.perform() => result,
+                () = job.cancel.cancelled() => StepResult::Cancelled { detail: "ended where it was".to_owned() },
+            }
+        }
     }
 }
 

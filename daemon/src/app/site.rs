@@ -1,17 +1,22 @@
 //! Answers of the real rooms to what the API asks.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::world::World;
+use super::{arming, asked, outage};
 use crate::api::port::{
     Arming, CardQuestion, Destination, HistoryQuestion, ImagePipe, PlanError, Planned, Power, ShutdownPlan, ShutdownQuestion, Site,
 };
 use crate::card::device::{self, Device, Roots, Want};
 use crate::card::merge;
 use crate::card::plan::{self, CardOrder, Target};
+use crate::cluster::port::Facts;
+use crate::cluster::shutdown;
 use crate::config::Settings;
+use crate::control::Handle;
 use crate::journal;
-use crate::site::{Guard, RunId};
+use crate::site::{Guard, Learned, RunId};
 
 /// The real site.
 pub struct RealSite {
@@ -19,7 +24,12 @@ pub struct RealSite {
     pub world: Arc<World>,
     /// UPS history.
     pub history: journal::UpsHistory,
+    /// The control loop.
+    pub handle: Handle,
 }
+
+/// What cannot be seen of the cluster within this time is planned without.
+const LOOK_WITHIN: Duration = Duration::from_secs(5);
 
 #[tonic::async_trait]
 impl Site for RealSite {
@@ -49,12 +59,21 @@ impl Site for RealSite {
 
 #[tonic::async_trait]
 impl Power for RealSite {
-    async fn plan_shutdown(&self, _: ShutdownQuestion) -> Result<ShutdownPlan, PlanError> {
-        Err(PlanError::Failed("this metisd cannot plan a shutdown yet".to_owned()))
+    async fn plan_shutdown(&self, question: ShutdownQuestion) -> Result<ShutdownPlan, PlanError> {
+        let parts = self.world.parts().await;
+        let power = self.handle.view().power.clone();
+        let remaining = asked::remaining(&self.world.settings(), power.as_ref(), question.domains.as_ref());
+        let mut order = asked::order(&self.world.settings(), &question);
+        order.remaining = remaining;
+        // A dry run waits for nothing.
+        let facts = if question.execute { outage::collected(&parts, LOOK_WITHIN).await } else { Facts::default() };
+        let mut runbook = shutdown::plan(&parts.settings, &parts.topology, &facts, &Learned::default(), &order);
+        runbook.refusals.extend(asked::guards(&self.world.settings(), power.as_ref(), &question));
+        Ok(ShutdownPlan { runbook, topology: parts.topology.clone(), remaining })
     }
 
     async fn arming(&self) -> Result<Arming, PlanError> {
-        Err(PlanError::Failed("this metisd cannot act upon a trigger yet".to_owned()))
+        Ok(arming::arming(&self.world).await)
     }
 
     async fn ups_history(&self, question: HistoryQuestion) -> Result<journal::History, PlanError> {

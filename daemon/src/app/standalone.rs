@@ -20,14 +20,15 @@ use super::problems::Problems;
 use super::reload::{Loaded, adopted};
 use super::site::RealSite;
 use super::watch::PowerWatch;
-use super::world::{World, credentials_directory};
-use super::{complain, daemon, perform, say};
+use super::world::credentials_directory;
+use super::{complain, daemon, perform, real, say};
 use crate::api::port::{PlanError, Power as _, ShutdownQuestion};
 use crate::api::{self, HostFacts};
 use crate::config::Settings;
 use crate::control::{Fact, Handle, Reply, Request, Told};
 use crate::host::clock::Clock;
 use crate::journal::{OpenError, Opened, UpsHistory};
+use crate::power::nut::Held;
 use crate::secrets;
 use crate::site::{Cause, RunId};
 
@@ -208,7 +209,8 @@ impl Standalone {
         let (mailbox, handle, orders) = daemon::mailbox(&self.clock, opened, &self.settings);
         let (_, settings) = watch::channel(Arc::clone(&self.settings));
         let secrets = secrets::Context { credentials_dir: credentials_directory() };
-        let world = Arc::new(World::new(settings.clone(), secrets.clone()));
+        let held = Held::default();
+        let world = Arc::new(real::world(settings.clone(), secrets.clone(), held.clone(), &self.clock));
         let (version, adopted, rejected) = (env!("CARGO_PKG_VERSION").to_owned(), adopted(&self.settings), loaded.rejected.clone());
         let control = tokio::spawn(async move { drop(mailbox.run(version, adopted, rejected).await) });
         let effects = tokio::spawn(perform::effects(orders, Arc::clone(&world), handle.clone()));
@@ -220,10 +222,11 @@ impl Standalone {
             secrets,
             problems: Problems::new(HostFacts::default()),
             clock: self.clock.clone(),
+            held,
         };
         let watch = tokio::spawn(power.run(stop.clone()));
         daemon::wait_for_first_view(&handle).await;
-        Parts { handle, site: RealSite { world, history }, control, effects, watch, stop }
+        Parts { site: RealSite { world, history, handle: handle.clone() }, handle, control, effects, watch, stop }
     }
 
     async fn act(&self, parts: &Parts, signals: &mut Signals) -> anyhow::Result<Exit> {

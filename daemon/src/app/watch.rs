@@ -9,12 +9,13 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::problems::Problems;
+use super::{daemon, topology};
 use crate::config::Settings;
-use crate::control::{Fact, Handle};
+use crate::control::{Fact, Handle, View};
 use crate::host::clock::Clock;
 use crate::journal::{Transition, UpsHistory};
 use crate::power::Observation;
-use crate::power::nut::{Holding, Monitor};
+use crate::power::nut::{Held, Holding, Monitor};
 use crate::secrets;
 use crate::site::{Secret, UpsName};
 
@@ -32,6 +33,8 @@ pub struct PowerWatch {
     pub problems: Problems,
     /// This host's clock.
     pub clock: Clock,
+    /// Logins that are held.
+    pub held: Held,
 }
 
 impl PowerWatch {
@@ -43,8 +46,10 @@ impl PowerWatch {
             let ended = stop.child_token();
             let monitor = self.monitor(&settings, sender, ended.clone()).await;
             let forward = forward(self.handle.clone(), self.history.clone(), self.clock.clone(), observations);
+            let armed = self.handle.view().armed();
             tokio::select! {
                 () = forward => {}
+                () = until_armed(self.handle.views(), !armed) => {}
                 changed = self.settings.changed() => if changed.is_err() { stop.cancelled().await },
                 () = stop.cancelled() => {}
             }
@@ -53,10 +58,17 @@ impl PowerWatch {
         }
     }
 
+    /// An armed metis logs in to the UPSes that feed this host, as upsmon(8) does: whoever is their primary waits for it.
+    fn holding(&self, settings: &Settings) -> Holding {
+        let this = topology::this_host(settings, &daemon::host_name());
+        let upses = this.filter(|_| self.handle.view().armed()).map(|node| settings.power.feeding(&node)).unwrap_or_default();
+        Holding { upses, held: self.held.clone() }
+    }
+
     /// Starts the monitors; what keeps them from starting is shown as a problem.
     async fn monitor(&self, settings: &Arc<Settings>, to: mpsc::Sender<Observation>, stop: CancellationToken) -> Option<JoinHandle<()>> {
         let (passwords, mut problems) = passwords(settings, &self.secrets).await;
-        let task = match Monitor::new(&settings.power, &passwords, &Holding::default()) {
+        let task = match Monitor::new(&settings.power, &passwords, &self.holding(settings)) {
             Ok(monitor) => {
                 let shown = self.problems.clone();
                 Some(tokio::spawn(async move {
@@ -72,6 +84,13 @@ impl PowerWatch {
         };
         self.problems.set("power", problems);
         task
+    }
+}
+
+/// Armed or disarmed from now on; never, once the control loop has ended.
+async fn until_armed(mut views: watch::Receiver<Arc<View>>, armed: bool) {
+    if views.wait_for(|view| view.started.is_some() && view.armed() == armed).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

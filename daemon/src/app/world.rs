@@ -1,29 +1,40 @@
 //! What performing steps and answering questions needs at hand.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{oneshot, watch};
 
+use super::parts::{MakeParts, Parts};
 use crate::api::port::ImagePipe;
 use crate::card::Prepared;
 use crate::card::device::Writer;
 use crate::card::image::Store;
+use crate::cluster::port::Facts;
 use crate::config::Settings;
+use crate::journal::Blobs;
+use crate::power::outlets;
 use crate::secrets;
-use crate::site::{RunId, SettingsDigest};
+use crate::site::{Now, RunId, SettingsDigest, UpsName};
 
 /// Settings that runs may still be pinned to.
 const SETTINGS_KEPT: usize = 16;
+/// Versions of the settings whose connections are kept.
+const PARTS_KEPT: usize = 2;
 
 /// The real world.
 pub struct World {
     settings: watch::Receiver<Arc<Settings>>,
     recent: Mutex<Vec<Arc<Settings>>>,
     hands: Mutex<HashMap<RunId, Hand>>,
+    parts: tokio::sync::Mutex<Vec<(SettingsDigest, Arc<Parts>)>>,
+    make_parts: Arc<MakeParts>,
+    clock: Arc<dyn Fn() -> Now + Send + Sync>,
     /// Where this host keeps secrets.
     pub secrets: secrets::Context,
+    /// This host's name.
+    pub host_name: String,
 }
 
 /// What a run has in hand between its steps.
@@ -32,13 +43,83 @@ struct Hand {
     card: Option<Prepared>,
     pipe: Option<ImagePipe>,
     wanted: Option<oneshot::Sender<ImagePipe>>,
+    facts: Option<Arc<Facts>>,
 }
 
 impl World {
     /// With the settings in force, now and later.
-    pub fn new(settings: watch::Receiver<Arc<Settings>>, secrets: secrets::Context) -> Self {
+    pub fn new(
+        settings: watch::Receiver<Arc<Settings>>,
+        secrets: secrets::Context,
+        make_parts: Arc<MakeParts>,
+        clock: Arc<dyn Fn() -> Now + Send + Sync>,
+        host_name: String,
+    ) -> Self {
         let recent = Mutex::new(vec![settings.borrow().clone()]);
-        Self { settings, recent, hands: Mutex::default(), secrets }
+        Self { settings, recent, hands: Mutex::default(), parts: tokio::sync::Mutex::default(), make_parts, clock, secrets, host_name }
+    }
+
+    /// The moment.
+    pub fn now(&self) -> Now {
+        (self.clock)()
+    }
+
+    /// Through what the site is changed, by the settings in force.
+    pub async fn parts(&self) -> Arc<Parts> {
+        self.parts_for(self.settings()).await
+    }
+
+    /// The same by the settings to which a run is pinned.
+    pub async fn parts_of(&self, digest: &SettingsDigest) -> Arc<Parts> {
+        self.parts_for(self.pinned(digest)).await
+    }
+
+    async fn parts_for(&self, settings: Arc<Settings>) -> Arc<Parts> {
+        let mut made = self.parts.lock().await;
+        if let Some((_, parts)) = made.iter().find(|(digest, _)| *digest == settings.digest) {
+            return Arc::clone(parts);
+        }
+        let digest = settings.digest.clone();
+        let parts = Arc::new((self.make_parts)(settings).await);
+        // A kubeconfig that could not be read is read again by whoever needs it next.
+        if parts.cluster.is_ok() {
+            // Connections of settings that nobody uses any more are closed with them.
+            let surplus = made.len().saturating_sub(PARTS_KEPT - 1);
+            made.drain(..surplus);
+            made.push((digest, Arc::clone(&parts)));
+        }
+        parts
+    }
+
+    /// What was seen of the cluster in that run.
+    pub fn facts(&self, run: &RunId) -> Option<Arc<Facts>> {
+        locked(&self.hands).get(run).and_then(|hand| hand.facts.clone())
+    }
+
+    /// Keeps it for the run's next steps.
+    pub fn keep_facts(&self, run: &RunId, facts: Arc<Facts>) {
+        locked(&self.hands).entry(run.clone()).or_default().facts = Some(facts);
+    }
+
+    /// Stores it beside the journal; its name.
+    ///
+    /// # Errors
+    /// The disk did not take it.
+    pub async fn store_facts(&self, facts: &Facts) -> Result<String, String> {
+        let text = serde_json::to_vec(facts).map_err(|error| format!("what was seen of the cluster, as JSON: {error}"))?;
+        let blobs = Blobs::new(&self.settings().daemon.state_dir);
+        let stored = tokio::task::spawn_blocking(move || blobs.put(&text)).await.map_err(|error| error.to_string())?;
+        stored.map(|id| id.as_str().to_owned()).map_err(|error| error.to_string())
+    }
+
+    /// Leaves word for the shutdown hook.
+    ///
+    /// # Errors
+    /// The file could not be written.
+    pub async fn cut_outlets(&self, upses: &BTreeSet<UpsName>) -> Result<String, String> {
+        let (folder, upses, now) = (self.settings().daemon.runtime_dir.clone(), upses.clone(), self.now());
+        let left = tokio::task::spawn_blocking(move || outlets::leave(&folder, &upses, &now)).await.map_err(|error| error.to_string())?;
+        left.map(|path| format!("word for the shutdown hook is in {}", path.display())).map_err(|error| error.to_string())
     }
 
     /// The settings in force.

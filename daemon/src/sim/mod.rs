@@ -1,6 +1,9 @@
 //! A simulated site: for `metisd sandbox`, rehearsals and tests.
 
+mod cluster;
+mod hosts;
 mod nut_server;
+pub mod site;
 mod ups;
 
 pub use nut_server::{Fault, NutServer, SimulatedUps};

@@ -1,0 +1,149 @@
+//! What the control loop orders around a shutdown: plan one and ask for it, report it, power this host off at its end.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::time::Instant;
+
+use super::parts::Parts;
+use super::world::World;
+use crate::cluster::port::Facts;
+use crate::cluster::{ShutdownMode, ShutdownOrder, shutdown};
+use crate::control::{Handle, Reply, Request, RunRecord};
+use crate::report::{self, Subject};
+use crate::site::{Cause, DomainName, Learned, NodeName, OnTrigger, RunId};
+
+/// The battery runs: what cannot be seen of the cluster within this time is planned without.
+const COLLECT_WITHIN: Duration = Duration::from_secs(3);
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+const POWER_OFF_WITHIN: Duration = Duration::from_secs(10);
+const POWER_OFF_ATTEMPTS: u32 = 6;
+/// A disk that hangs does not keep this host from powering off.
+const REPORT_WITHIN: Duration = Duration::from_secs(3);
+
+/// A shutdown that a failing UPS wants.
+pub struct Wanted {
+    /// Domains that are about to lose power.
+    pub domains: BTreeSet<DomainName>,
+    /// Why, for people.
+    pub because: String,
+    /// What becomes of the hosts.
+    pub mode: OnTrigger,
+    /// Runtime that was left, where it was known.
+    pub runtime: Option<Duration>,
+}
+
+/// Plans it and asks for it, until it is admitted or its reason is gone.
+pub async fn shut_down(world: Arc<World>, handle: Handle, wanted: Wanted) {
+    let settings = world.settings();
+    let left = wanted
+        .runtime
+        .map_or(settings.power.shutdown_budget, |left| left.div_f64(settings.power.thresholds.runtime_safety_factor.max(1.0)));
+    let end = Instant::now() + left;
+    let list = wanted.domains.iter().map(DomainName::as_str).collect::<Vec<_>>().join(", ");
+    let mut said = String::new();
+    loop {
+        let domains: BTreeSet<_> = handle.view().unanswered().intersection(&wanted.domains).cloned().collect();
+        if domains.is_empty() {
+            return;
+        }
+        let parts = world.parts().await;
+        let facts = collected(&parts, COLLECT_WITHIN).await;
+        let remaining = end.saturating_duration_since(Instant::now());
+        let order = emergency(&parts, &wanted, domains.clone(), remaining, settings.power.cut_outlets);
+        let runbook = shutdown::plan(&parts.settings, &parts.topology, &facts, &Learned::default(), &order);
+        let request = Request::Admit {
+            requester: format!("the failing power of {list}"),
+            runbook,
+            cause: Cause::Ups { domains },
+            within: Some(remaining),
+        };
+        let why = match handle.request(request).await {
+            Ok(Reply::Admitted { .. }) => return,
+            Ok(Reply::Refused { guards }) => guards.into_iter().map(|guard| guard.message).collect::<Vec<_>>().join("; "),
+            Ok(other) => format!("unexpected answer: {other:?}"),
+            Err(error) => error.to_string(),
+        };
+        if why != said {
+            tracing::warn!("{list} is about to lose power, and its shutdown waits: {why}");
+            said = why;
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
+}
+
+fn emergency(parts: &Parts, wanted: &Wanted, domains: BTreeSet<DomainName>, remaining: Duration, cut_outlets: bool) -> ShutdownOrder {
+    let all: BTreeSet<_> = parts.topology.domains.keys().cloned().collect();
+    ShutdownOrder {
+        mode: if wanted.mode == OnTrigger::HostPoweroff { ShutdownMode::HostPoweroff } else { ShutdownMode::ClusterOnly },
+        reason: wanted.because.clone(),
+        cause: Cause::Ups { domains: domains.clone() },
+        domains: (domains != all).then_some(domains),
+        skip_drain: false,
+        skip_etcd_snapshot: false,
+        drain_timeout: None,
+        emergency_drain_timeout: None,
+        cut_outlets,
+        remaining: Some(remaining),
+    }
+}
+
+/// What can be seen of the cluster in that time; what cannot stands in `unseen`.
+pub async fn collected(parts: &Parts, within: Duration) -> Facts {
+    let seen = match &parts.cluster {
+        Ok(cluster) => cluster.collect(within).await.map_err(|error| error.to_string()),
+        Err(why) => Err(why.clone()),
+    };
+    seen.unwrap_or_else(|why| Facts { unseen: vec![why], ..Facts::default() })
+}
+
+/// The story of a run that has ended, into the log; a shutdown's report, into the state directory too.
+pub async fn report(world: &World, record: &RunRecord, message_id: &str) {
+    let ended = record.ended.unwrap_or(record.started);
+    let RunRecord { id, run, requester, settings, boot_id, started, reason, .. } = record;
+    let report = report::report(&Subject { id, run, requester, settings, boot_id, started: *started, ended, reason });
+    tracing::info!(metis.run = %id, message_id, "{}", report.story());
+    if run.book.kind != "shutdown" {
+        return;
+    }
+    let path = world.settings().daemon.state_dir.join("last-shutdown-report.json");
+    let write = tokio::task::spawn_blocking(move || {
+        let text = serde_json::to_vec_pretty(&report).context("a report as JSON")?;
+        replace(&path, &text).with_context(|| format!("writing {}", path.display()))
+    });
+    match tokio::time::timeout(REPORT_WITHIN, write).await {
+        Ok(Ok(Ok(()))) => {}
+        Ok(Ok(Err(error))) => tracing::error!("{error:#}"),
+        Ok(Err(error)) => tracing::error!("the report of {id}: {error}"),
+        Err(_) => tracing::error!("the disk did not take the report of {id} within {} s", REPORT_WITHIN.as_secs()),
+    }
+}
+
+/// Readers see the old file or the new one, never half of one.
+fn replace(path: &Path, text: &[u8]) -> std::io::Result<()> {
+    use std::io::Write as _;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new().prefix(".report-").tempfile_in(folder)?;
+    file.write_all(text)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map(drop).map_err(|error| error.error)
+}
+
+/// Orders this host's own power-off: the run is recorded, nothing else is left to do.
+pub async fn power_off(world: Arc<World>, run: RunId, node: NodeName, delay: Duration) {
+    let parts = world.parts().await;
+    for attempt in 1..=POWER_OFF_ATTEMPTS {
+        let ordered = match parts.host(&node) {
+            Ok(host) => parts.hosts.power_off(host, delay, POWER_OFF_WITHIN).await.map_err(|error| error.to_string()),
+            Err(why) => Err(why),
+        };
+        match ordered {
+            Ok(()) => return tracing::info!(metis.run = %run, "{node}, this host, powers off in {} s", delay.as_secs()),
+            Err(why) => tracing::error!(metis.run = %run, "{node}, this host, cannot be ordered to power off (attempt {attempt}): {why}"),
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
+}

@@ -1,0 +1,51 @@
+//! The real rooms through which the site is changed.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::parts::{MakeParts, Parts};
+use super::world::World;
+use super::{daemon, topology};
+use crate::cluster::RealCluster;
+use crate::cluster::port::Cluster;
+use crate::config::Settings;
+use crate::host::clock::Clock;
+use crate::host::{RealHosts, Secrets};
+use crate::power::NutPrimary;
+use crate::power::nut::Held;
+use crate::secrets;
+
+/// The world as it is. `held`: logins of this daemon's own monitor.
+pub fn world(settings: watch::Receiver<Arc<Settings>>, context: secrets::Context, held: Held, clock: &Clock) -> World {
+    let (clock, this_host) = (clock.clone(), daemon::host_name());
+    let parts = parts(context.clone(), held, this_host.clone());
+    World::new(settings, context, parts, Arc::new(move || clock.now()), this_host)
+}
+
+fn parts(context: secrets::Context, held: Held, this_host: String) -> Arc<MakeParts> {
+    let resolve: Secrets = Arc::new(move |reference| secrets::resolve(reference, &context).map_err(|error| error.to_string()));
+    Arc::new(move |settings| {
+        let (resolve, held, this_host) = (Arc::clone(&resolve), held.clone(), this_host.clone());
+        Box::pin(async move {
+            let cluster = cluster(&settings, Arc::clone(&resolve)).await;
+            let client = cluster.as_ref().ok().map(RealCluster::client);
+            Parts {
+                topology: topology::of(&settings, &this_host),
+                settings: settings.cluster.clone(),
+                hosts: Arc::new(RealHosts::new(&settings.hosts, Arc::clone(&resolve), client)),
+                cluster: cluster.map(|cluster| Arc::new(cluster) as Arc<dyn Cluster>),
+                primary: Arc::new(NutPrimary::new(&settings.power.upses, resolve, held)),
+            }
+        })
+    })
+}
+
+async fn cluster(settings: &Settings, resolve: Secrets) -> Result<RealCluster, String> {
+    let Some(kubeconfig) = settings.cluster.kubeconfig.clone() else {
+        return Err("the site has no cluster: `cluster.kubeconfig` is not set".to_owned());
+    };
+    let read = tokio::task::spawn_blocking(move || resolve(&kubeconfig)).await.map_err(|error| error.to_string())?;
+    let kubeconfig = read.map_err(|why| format!("cluster.kubeconfig: {why}"))?;
+    RealCluster::new(&settings.cluster, &kubeconfig).await.map_err(|error| format!("cluster.kubeconfig: {error}"))
+}
