@@ -29,13 +29,15 @@ fn shapes() -> Vec<Shape> {
     let mirror = json!({"kubernetes.io/config.mirror": "0123456789abcdef"});
     let volume = |volume: Value| json!({"metadata": owned(), "spec": {"volumes": [volume]}});
     let phase = |phase: &str| Some(json!({"phase": phase}));
+    // The lab would end it in a second, before all others run.
+    let job = || with(owner("Job", "migrate"), &[("annotations", json!({"lab.metis/complete-after": "1h"}))]);
     let labels = |app: &str| with(owned(), &[("labels", json!({"app": app}))]);
     vec![
         ("of-a-replicaset", meta(owned()), None, true),
         ("of-a-statefulset", meta(owner("StatefulSet", "db")), None, true),
-        ("of-a-job", meta(owner("Job", "migrate")), None, true),
-        ("of-a-job-done", meta(owner("Job", "migrate")), phase("Succeeded"), true),
-        ("of-a-job-failed", meta(owner("Job", "migrate")), phase("Failed"), true),
+        ("of-a-job", meta(job()), None, true),
+        ("of-a-job-done", meta(job()), phase("Succeeded"), true),
+        ("of-a-job-failed", meta(job()), phase("Failed"), true),
         ("of-a-controller-of-its-own", meta(owner("InstanceManager", "im")), None, true),
         ("of-a-daemonset", meta(owner("DaemonSet", "agent")), None, false),
         ("of-a-daemonset-failed", meta(owner("DaemonSet", "agent")), phase("Failed"), true),
