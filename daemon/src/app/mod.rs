@@ -14,6 +14,8 @@ mod parts;
 mod perform;
 mod problems;
 mod real;
+#[cfg(test)]
+mod rehearsal;
 mod reload;
 mod sandbox;
 mod shutdown;
