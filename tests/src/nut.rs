@@ -101,6 +101,10 @@ impl Nut {
         let place = self.dir.path().join(format!("{ups}.dev"));
         let beside = self.dir.path().join(format!("{ups}.new"));
         std::fs::write(&beside, text)?;
+        // dummy-ups reads it again when its time of change is another second: two changes within one would be one.
+        if let (Ok(before), Ok(now)) = (std::fs::metadata(&place).and_then(|about| about.modified()), beside.metadata()?.modified()) {
+            std::fs::File::options().write(true).open(&beside)?.set_modified(now.max(before + Duration::from_secs(1)))?;
+        }
         // In one go: the driver must not read half of it.
         std::fs::rename(beside, place)?;
         Ok(())
