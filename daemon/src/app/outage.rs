@@ -12,9 +12,9 @@ use super::parts::Parts;
 use super::world::World;
 use crate::cluster::port::Facts;
 use crate::cluster::{ShutdownMode, ShutdownOrder, shutdown};
-use crate::control::{Handle, Reply, Request, RunRecord};
-use crate::report::{self, Subject};
-use crate::site::{Cause, DomainName, Learned, NodeName, OnTrigger, RunId};
+use crate::control::{Handle, Reply, Request, RunRecord, View};
+use crate::report::{self, Subject, TriggerReading};
+use crate::site::{Cause, DomainName, Learned, NodeName, Now, OnTrigger, RunId};
 
 /// The battery runs: what cannot be seen of the cluster within this time is planned without.
 const COLLECT_WITHIN: Duration = Duration::from_secs(3);
@@ -101,10 +101,12 @@ pub async fn collected(parts: &Parts, within: Duration) -> Facts {
 }
 
 /// The story of a run that has ended, into the log; a shutdown's report, into the state directory too.
-pub async fn report(world: &World, record: &RunRecord, message_id: &str) {
-    let ended = record.ended.unwrap_or(record.started);
-    let RunRecord { id, run, requester, settings, boot_id, started, reason, .. } = record;
-    let report = report::report(&Subject { id, run, requester, settings, boot_id, started: *started, ended, reason });
+pub async fn report(world: &World, view: &View, record: &RunRecord, message_id: &str) {
+    let (now, started, ended) = (world.now(), record.started, record.ended.unwrap_or(record.started));
+    let RunRecord { id, run, requester, cause, settings, boot_id, reason, .. } = record;
+    let (trigger, ended_boot) = (trigger(view, record), ended_boot(&now, record, ended));
+    let trigger = trigger.as_ref();
+    let report = report::report(&Subject { id, run, requester, cause, trigger, settings, boot_id, started, ended, ended_boot, reason });
     tracing::info!(metis.run = %id, message_id, "{}", report.story());
     if run.book.kind != "shutdown" {
         return;
@@ -120,6 +122,24 @@ pub async fn report(world: &World, record: &RunRecord, message_id: &str) {
         Ok(Err(error)) => tracing::error!("the report of {id}: {error}"),
         Err(_) => tracing::error!("the disk did not take the report of {id} within {} s", REPORT_WITHIN.as_secs()),
     }
+}
+
+/// The newest reading that one of the domains was shed for.
+fn trigger(view: &View, record: &RunRecord) -> Option<TriggerReading> {
+    let Cause::Ups { domains } = &record.cause else { return None };
+    let triggers = domains.iter().filter_map(|domain| view.triggers.get(domain)).filter(|trigger| trigger.at <= record.started);
+    triggers.max_by_key(|trigger| trigger.at).map(|trigger| TriggerReading {
+        at: trigger.at,
+        because: trigger.because.clone(),
+        runtime_seconds: trigger.runtime.map(|left| left.as_secs()),
+        budget_seconds: trigger.budget.as_secs(),
+    })
+}
+
+/// Boot time at which a run of this boot ended; it was a moment ago.
+fn ended_boot(now: &Now, record: &RunRecord, ended: jiff::Timestamp) -> Option<Duration> {
+    let since = Duration::try_from(now.wall.duration_since(ended)).unwrap_or_default();
+    (record.boot_id == now.boot_id).then(|| now.boot.saturating_sub(since))
 }
 
 /// Readers see the old file or the new one, never half of one.

@@ -23,7 +23,7 @@ pub async fn effects(mut orders: mpsc::UnboundedReceiver<Effect>, world: Arc<Wor
             order = orders.recv() => match order {
                 Some(Effect::Perform(job)) => { jobs.spawn(one(*job, Arc::clone(&world), handle.clone())); }
                 Some(Effect::Ended(record)) => {
-                    outage::report(&world, &record, control::RUN_REPORT).await;
+                    outage::report(&world, &handle.view(), &record, control::RUN_REPORT).await;
                     world.forget(&record.id);
                 }
                 Some(Effect::PlanShutdown { domains, because, mode, runtime }) => {

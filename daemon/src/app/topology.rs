@@ -1,20 +1,24 @@
 //! Pure: inventory, power domains and how hosts are reached → the hosts that a plan and the adapters work on.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::card::merge;
 use crate::config::Settings;
-use crate::site::{Access, DomainName, Host, MergedNode, NodeName, Returns, Topology};
+use crate::power::files::is_local;
+use crate::power::nut::Target;
+use crate::site::{Access, DomainName, Host, MergedNode, NodeName, Returns, Topology, UpsName};
 
 /// The topology of a site as seen from the host of that name. Hosts that metis may not stop have no access.
 pub fn of(settings: &Settings, this_host: &str) -> Topology {
     let names = settings.inventory.nodes.keys();
     let nodes: Vec<MergedNode> = names.filter_map(|name| merge::merge(&settings.inventory, name).ok()).collect();
     let this = this_node(settings, &nodes, this_host);
-    let hosts = nodes.iter().map(|node| (node.name.clone(), host(settings, node, this.as_ref() == Some(&node.name))));
+    let hosts: BTreeMap<_, _> =
+        nodes.iter().map(|node| (node.name.clone(), host(settings, node, this.as_ref() == Some(&node.name)))).collect();
+    let names = names_of_this(this_host, this.and_then(|name| hosts.get(&name)));
     let domains = settings.power.domains.iter().map(|domain| (domain.name.clone(), domain.upses.clone()));
-    let local = settings.power.upses.iter().filter(|ups| is_local(ups.name.as_str(), this_host)).map(|ups| ups.name.clone());
-    Topology { hosts: hosts.collect(), domains: domains.collect(), local_upses: local.collect() }
+    let local = settings.power.upses.iter().filter(|ups| is_here(&ups.name, &names)).map(|ups| ups.name.clone());
+    Topology { hosts, domains: domains.collect(), local_upses: local.collect() }
 }
 
 /// The node that is the host of that name.
@@ -24,8 +28,8 @@ pub fn this_host(settings: &Settings, this_host: &str) -> Option<NodeName> {
 
 /// `hosts.this_host`, else the node whose name or host name is this host's.
 fn this_node(settings: &Settings, nodes: &[MergedNode], this_host: &str) -> Option<NodeName> {
-    let short = this_host.split('.').next().unwrap_or(this_host);
-    let named = |node: &&MergedNode| [this_host, short].iter().any(|name| node.name.as_str() == *name || node.hostname == *name);
+    let is = |name: &str| [this_host, short(this_host)].iter().any(|this| this.eq_ignore_ascii_case(name));
+    let named = |node: &&MergedNode| is(node.name.as_str()) || is(&node.hostname);
     settings.hosts.this_host.clone().or_else(|| nodes.iter().find(named).map(|node| node.name.clone()))
 }
 
@@ -33,6 +37,8 @@ fn host(settings: &Settings, node: &MergedNode, this_host: bool) -> Host {
     let said = &node.settings.host;
     let access = match (said.managed, said.access) {
         (Some(false), _) => Access::None,
+        // The host that asks is meant; the same inventory serves several, and on the others it is SSH.
+        (_, Some(Access::Local)) if !this_host => Access::Ssh,
         (_, Some(access)) => access,
         (_, None) if this_host => Access::Local,
         (_, None) => Access::Ssh,
@@ -64,12 +70,19 @@ fn domains(settings: &Settings, node: &NodeName) -> BTreeSet<DomainName> {
     settings.power.domains.iter().filter(|domain| domain.nodes.contains(node)).map(|domain| domain.name.clone()).collect()
 }
 
-/// Whether the upsd of `ups@host[:port]` runs on this host.
-fn is_local(ups: &str, this_host: &str) -> bool {
-    let host = ups.split_once('@').map_or("localhost", |(_, host)| host);
-    let host =
-        host.strip_prefix('[').and_then(|rest| rest.split_once(']')).map_or_else(|| host.split(':').next().unwrap_or(host), |(v6, _)| v6);
-    matches!(host, "localhost" | "127.0.0.1" | "::1") || host == this_host
+fn short(name: &str) -> &str {
+    name.split('.').next().unwrap_or(name)
+}
+
+/// Names and addresses by which a UPS's name may mean this host.
+fn names_of_this(this_host: &str, this: Option<&Host>) -> Vec<String> {
+    let own = this.into_iter().flat_map(|host| [host.address.clone(), host.name.to_string(), host.node_name.clone()]);
+    [this_host.to_owned(), short(this_host).to_owned()].into_iter().chain(own).collect()
+}
+
+/// Whether its upsd runs on this host.
+fn is_here(ups: &UpsName, names: &[String]) -> bool {
+    ups.as_str().parse::<Target>().is_ok_and(|target| is_local(&target, names))
 }
 
 #[cfg(test)]
@@ -117,7 +130,9 @@ nodes:
 
     #[test]
     fn this_host_is_found_by_name_or_host_name() {
-        for (name, expected) in [("titan-db", "titan-db"), ("titan-db.lan", "titan-db"), ("tethys", "titan-24"), ("elsewhere", "")] {
+        for (name, expected) in
+            [("titan-db", "titan-db"), ("TITAN-DB", "titan-db"), ("titan-db.lan", "titan-db"), ("tethys", "titan-24"), ("elsewhere", "")]
+        {
             let topology = hosts(name);
             let found = topology.hosts.values().find(|host| host.this_host).map_or("", |host| host.name.as_str());
             assert_eq!(found, expected, "{name}");
@@ -129,5 +144,15 @@ nodes:
         let names = |host: &str| hosts(host).local_upses.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(names("titan-db"), ["local6@[::1]:3493", "pyrphoros@localhost"]);
         assert!(names("tethys.lan").contains(&"statera@tethys.lan:3494".to_owned()));
+        assert!(names("tethys").contains(&"statera@tethys.lan:3494".to_owned()), "its address in the inventory");
+    }
+
+    #[test]
+    fn local_means_the_host_that_asks() {
+        let inventory = format!("{INVENTORY}  titan-23: {{ class: outside, host: {{ access: local }} }}\n");
+        let settings = config::from_strs(MAIN, &inventory).unwrap_or_else(|errors| panic!("{errors:?}"));
+        for (this, access) in [("titan-23", Access::Local), ("titan-db", Access::Ssh)] {
+            assert_eq!(of(&settings, this).hosts[&NodeName::new("titan-23")].access, access, "seen from {this}");
+        }
     }
 }

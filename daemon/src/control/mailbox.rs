@@ -233,7 +233,7 @@ impl<L: FactLog, N: Fn() -> Now + Send + 'static> Mailbox<L, N> {
                 power::Change::Trigger { domain, because } => {
                     let snapshot = self.watch.snapshot(&self.power, now);
                     let seen = snapshot.domains.into_iter().find(|state| state.name == domain);
-                    let budget = power::budget::configured(&self.power);
+                    let budget = power::budget::of_domain(&self.power, &domain);
                     Event::Trigger { domain, because, budget, runtime: seen.and_then(|state| state.runtime) }
                 }
             };

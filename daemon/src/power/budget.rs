@@ -4,6 +4,11 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::Settings;
+use crate::site::{DomainName, UpsName};
+
+pub mod learning;
+
+pub use learning::Learning;
 
 /// Samples that a [`Trend`] keeps.
 const KEPT: usize = 60;
@@ -12,20 +17,47 @@ const SHORTEST_TREND: Duration = Duration::from_secs(10);
 /// Estimates beyond this are not worth telling.
 const FARTHEST: Duration = Duration::from_hours(7 * 24);
 
-/// What a shutdown is taken to need (`power.shutdown_budget`).
+/// A learned budget is not taken for less than this part of the configured one: a few quick runs of an idle cluster do not make the next
+/// outage wait for the last minute.
+const LEAST: u32 = 4;
+/// Nor for less than this, whatever is configured: a host alone needs so long to halt.
+const FLOOR: Duration = Duration::from_secs(30);
+/// Nor for more than so many times the configured one: a plan is cut to what is left, and a battery seldom gives more.
+const MOST: u32 = 3;
+
+/// What a shutdown is taken to need until real runs were measured (`power.shutdown_budget`).
 pub fn configured(settings: &Settings) -> Duration {
     settings.shutdown_budget
 }
 
-/// The runtime at or under which the battery is too low: factor x budget.
-pub fn required_runtime(settings: &Settings) -> Duration {
-    let seconds = settings.thresholds.runtime_safety_factor * configured(settings).as_secs_f64();
-    Duration::try_from_secs_f64(seconds).unwrap_or_else(|_| configured(settings))
+/// The budget that a plan makes: its critical path as predicted from real runs, within bounds around the configured one.
+/// For [`Settings::budgets`], and only where all steps of the plan were measured.
+pub fn of_plan(settings: &Settings, predicted: Duration) -> Duration {
+    let configured = configured(settings);
+    let least = (configured / LEAST).max(FLOOR.min(configured));
+    predicted.clamp(least, configured.saturating_mul(MOST).max(least))
 }
 
-/// Seconds of runtime beyond what is required; negative: too little.
-pub fn margin_seconds(settings: &Settings, runtime: Duration) -> f64 {
-    runtime.as_secs_f64() - required_runtime(settings).as_secs_f64()
+/// What a shutdown of what that domain feeds is taken to need: learned, else configured.
+pub fn of_domain(settings: &Settings, domain: &DomainName) -> Duration {
+    settings.budgets.get(domain).copied().unwrap_or_else(|| configured(settings))
+}
+
+/// The longest budget of the domains that the UPS feeds.
+pub fn of_ups(settings: &Settings, ups: &UpsName) -> Duration {
+    let fed = settings.domains.iter().filter(|domain| domain.upses.contains(ups));
+    fed.map(|domain| of_domain(settings, &domain.name)).max().unwrap_or_else(|| configured(settings))
+}
+
+/// The runtime at or under which the battery is too low for a shutdown of that budget: factor x budget.
+pub fn required_runtime(settings: &Settings, budget: Duration) -> Duration {
+    let seconds = settings.thresholds.runtime_safety_factor * budget.as_secs_f64();
+    Duration::try_from_secs_f64(seconds).unwrap_or(budget)
+}
+
+/// Seconds of runtime beyond what is required for that budget; negative: too little.
+pub fn margin_seconds(settings: &Settings, budget: Duration, runtime: Duration) -> f64 {
+    runtime.as_secs_f64() - required_runtime(settings, budget).as_secs_f64()
 }
 
 /// Runtime and charge as they went since the battery took over.
@@ -56,9 +88,9 @@ impl Trend {
     }
 
     /// How long until runtime, charge or time on battery would be the reason of a trigger, counted from the newest sample;
-    /// `None` where nothing is known. `battery_for` is the time on battery so far.
-    pub fn until_trigger(&self, settings: &Settings, battery_for: Duration) -> Option<Duration> {
-        let required = required_runtime(settings).as_secs_f64();
+    /// `None` where nothing is known. `budget` is what a shutdown needs, `battery_for` the time on battery so far.
+    pub fn until_trigger(&self, settings: &Settings, budget: Duration, battery_for: Duration) -> Option<Duration> {
+        let required = required_runtime(settings, budget).as_secs_f64();
         let by_runtime = self.newest(|s| s.runtime).map(|left| {
             let rate = self.fall_per_second(|s| s.runtime).unwrap_or(1.0);
             (left - required).max(0.0) / rate
@@ -97,11 +129,11 @@ impl Trend {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
     use crate::power::Thresholds;
-    use crate::site::OnTrigger;
+    use crate::site::{OnTrigger, PowerDomain};
     use proptest::prelude::*;
 
     fn settings(factor: f64, max_on_battery: Option<u64>) -> Settings {
@@ -120,8 +152,9 @@ mod tests {
             shutdown_budget: Duration::from_mins(5),
             cut_outlets: false,
             predecessors: Vec::new(),
+            budgets: BTreeMap::new(),
             upses: Vec::new(),
-            domains: vec![crate::site::PowerDomain { name: "d".into(), upses: BTreeSet::new(), nodes: BTreeSet::new() }],
+            domains: vec![PowerDomain { name: "d".into(), upses: BTreeSet::new(), nodes: BTreeSet::new() }],
         }
     }
 
@@ -149,7 +182,7 @@ mod tests {
             ("under it already", trend(21, Some((200.0, 1.0)), None), None, Some(0)),
         ];
         for (name, trend, limit, expected) in table {
-            let until = trend.until_trigger(&settings(1.1, *limit), Duration::from_secs(40));
+            let until = trend.until_trigger(&settings(1.1, *limit), Duration::from_mins(5), Duration::from_secs(40));
             assert_eq!(until.map(|until| until.as_secs_f64().round() as u64), *expected, "{name}");
         }
     }
@@ -157,19 +190,50 @@ mod tests {
     #[test]
     fn margin_is_what_is_left_beyond_factor_times_budget() {
         let settings = settings(1.1, None);
-        assert!((required_runtime(&settings).as_secs_f64() - 330.0).abs() < 1e-6);
-        assert!((margin_seconds(&settings, Duration::from_mins(5)) + 30.0).abs() < 1e-6);
+        let five = Duration::from_mins(5);
+        assert!((required_runtime(&settings, five).as_secs_f64() - 330.0).abs() < 1e-6);
+        assert!((margin_seconds(&settings, five, five) + 30.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn learned_budgets_by_domain_and_by_ups() {
+        let mut settings = settings(1.1, None);
+        let domain = |name: &str, upses: &[&str]| PowerDomain {
+            name: name.into(),
+            upses: upses.iter().map(|ups| (*ups).into()).collect(),
+            nodes: BTreeSet::new(),
+        };
+        settings.domains = vec![domain("d", &["a@h", "both@h"]), domain("e", &["both@h"]), domain("f", &["c@h"])];
+        settings.budgets = BTreeMap::from([("d".into(), Duration::from_secs(90)), ("e".into(), Duration::from_secs(120))]);
+        for (name, seconds) in [("d", 90), ("e", 120), ("f", 300), ("stranger", 300)] {
+            assert_eq!(of_domain(&settings, &name.into()).as_secs(), seconds, "{name}");
+        }
+        for (ups, seconds) in [("a@h", 90), ("both@h", 120), ("c@h", 300), ("stranger@h", 300)] {
+            assert_eq!(of_ups(&settings, &ups.into()).as_secs(), seconds, "{ups}");
+        }
+    }
+
+    #[test]
+    fn a_learned_budget_stays_within_bounds() {
+        let mut settings = settings(1.1, None);
+        for (configured, predicted, expected) in
+            [(300, 120, 120), (300, 10, 75), (300, 5000, 900), (60, 1, 30), (20, 1, 20), (20, 500, 60), (1, 0, 1)]
+        {
+            settings.shutdown_budget = Duration::from_secs(configured);
+            let budget = of_plan(&settings, Duration::from_secs(predicted));
+            assert_eq!(budget.as_secs(), expected, "{configured} {predicted}");
+        }
     }
 
     proptest! {
         #[test]
         fn total(samples in prop::collection::vec((any::<u64>(), prop::option::of(any::<u32>()), prop::option::of(any::<f64>())), 0..100),
-                 factor in any::<f64>(), battery_for in any::<u64>()) {
+                 factor in any::<f64>(), budget in any::<u64>(), battery_for in any::<u64>()) {
             let mut trend = Trend::default();
             for (boot, runtime, charge) in samples {
                 trend.push(Duration::from_secs(boot), runtime.map(|r| Duration::from_secs(r.into())), charge);
             }
-            let until = trend.until_trigger(&settings(factor, Some(600)), Duration::from_secs(battery_for));
+            let until = trend.until_trigger(&settings(factor, Some(600)), Duration::from_secs(budget), Duration::from_secs(battery_for));
             prop_assert!(until.is_none_or(|until| until <= FARTHEST));
         }
     }

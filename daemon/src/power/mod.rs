@@ -13,7 +13,7 @@ mod primary;
 mod reading;
 mod settings;
 #[cfg(test)]
-mod testing;
+pub mod testing;
 
 pub use observation::{LinkError, Observation};
 pub use policy::{Change, DomainState, Snapshot, Trigger, UpsState, Watch};

@@ -1,12 +1,12 @@
 //! Section `power` of the configuration, validated.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::site::{NodeName, OnTrigger, PowerDomain, SecretRef, UpsName};
+use crate::site::{DomainName, NodeName, OnTrigger, PowerDomain, SecretRef, UpsName};
 
 /// Section `power`. A site without any UPS is valid.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -25,6 +25,9 @@ pub struct Settings {
     pub cut_outlets: bool,
     /// `power.predecessors`: units of systems that metis replaces; it is not armed while one of them runs.
     pub predecessors: Vec<String>,
+    /// What was learned of it, by domain ([`super::budget::of_plan`]); no setting: it comes from real runs and is in no digest.
+    #[serde(skip)]
+    pub budgets: BTreeMap<DomainName, Duration>,
     /// `power.upses`.
     pub upses: Vec<UpsSettings>,
     /// `power.domains`.

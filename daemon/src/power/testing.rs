@@ -1,6 +1,6 @@
 //! Settings for tests of this room.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::{Settings, Thresholds, UpsSettings};
@@ -26,6 +26,7 @@ pub fn settings(upses: &[&str]) -> Settings {
         shutdown_budget: Duration::from_mins(5),
         cut_outlets: false,
         predecessors: Vec::new(),
+        budgets: BTreeMap::new(),
         upses: names.iter().map(|name| UpsSettings { name: name.clone(), username: None, password: None, tls: None }).collect(),
         domains: vec![PowerDomain { name: "site".into(), upses: names, nodes: BTreeSet::new() }],
     }

@@ -1,15 +1,26 @@
-//! Pure: a finished run to a report.
+//! Pure: a finished run to a report, `last-*-report.json`.
+//!
+//! The file is one JSON object, [`Report`], field by field as documented here; times are RFC 3339 in UTC, durations whole seconds, and
+//! what does not apply is `null` or empty, never missing. [`SCHEMA`] counts up when a field changes its meaning or goes; new ones may come.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::runbook::{Outcome, Phase, PlannedStep, Run, Status};
-use crate::site::{BootId, RunId, SettingsDigest, Step};
+use crate::site::{BootId, Cause, NodeName, RunId, SettingsDigest, Step};
 
+mod story;
 #[cfg(test)]
 mod tests;
+mod timing;
+
+pub use timing::{Timing, timings};
+
+/// Version of the file's fields.
+pub const SCHEMA: u32 = 2;
 
 /// What is known of a run beside its steps.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +31,10 @@ pub struct Subject<'a> {
     pub run: &'a Run<Step>,
     /// Who asked, for people.
     pub requester: &'a str,
+    /// Why it was begun.
+    pub cause: &'a Cause,
+    /// What the battery said then, where it was a UPS that caused it.
+    pub trigger: Option<&'a TriggerReading>,
     /// The settings it was pinned to.
     pub settings: &'a SettingsDigest,
     /// The boot it belonged to.
@@ -28,33 +43,64 @@ pub struct Subject<'a> {
     pub started: Timestamp,
     /// When it ended.
     pub ended: Timestamp,
+    /// Boot time at which it ended; `None` where it ended in another boot than it began.
+    pub ended_boot: Option<Duration>,
     /// Why it ended as it did; empty where it is simply done.
     pub reason: &'a str,
+}
+
+/// What was read when a UPS was the reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TriggerReading {
+    /// When it was decided.
+    pub at: Timestamp,
+    /// The reading and the threshold it passed, for people.
+    pub because: String,
+    /// Runtime that the battery had left; null where it said none.
+    pub runtime_seconds: Option<u64>,
+    /// What a shutdown was taken to need.
+    pub budget_seconds: u64,
 }
 
 /// A run that has ended, for people and for `last-*-report.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// Its id.
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Its id, e.g. `shutdown-3`.
     pub run: RunId,
-    /// What it did, e.g. `burn`.
+    /// What it did, e.g. `burn`, `shutdown`.
     pub kind: String,
     /// One line for people.
     pub title: String,
-    /// How it ended.
+    /// How it ended: `done`, `degraded`, `failed`, `cancelled`, `interrupted`, `unknown_outcome`.
     pub outcome: Outcome,
     /// Why; empty where it is simply done.
     pub reason: String,
     /// Who asked, for people.
     pub requested_by: String,
+    /// Why it was begun: `{"cause": "person"}`, `{"cause": "ups", "domains": […]}`, `{"cause": "power-failed-again"}`.
+    pub cause: Cause,
+    /// What the battery said when it was begun; null where that was no reason.
+    pub trigger: Option<TriggerReading>,
     /// The settings it was pinned to.
     pub settings_digest: SettingsDigest,
     /// The boot it belonged to.
     pub boot_id: BootId,
     /// Its whole time.
     pub span: Span,
+    /// How long the plan was expected to take; compare `span.seconds`.
+    pub predicted_seconds: u64,
+    /// Seconds that were left when it ended, counted to the newest deadline; negative: too late. Null where it had no deadline.
+    pub margin_seconds: Option<i64>,
     /// Its time line.
     pub phases: Vec<PhaseReport>,
+    /// What undid it, as a time line; empty where it was not undone.
+    pub undone: Vec<PhaseReport>,
+    /// The same steps by host of the inventory, in the order in which they began.
+    pub hosts: BTreeMap<NodeName, Vec<HostStep>>,
+    /// Hosts that the run was to stop or power off and did not: name → why. Empty where it was undone.
+    pub abandoned: BTreeMap<NodeName, String>,
     /// What was said before it began.
     pub warnings: Vec<String>,
 }
@@ -75,7 +121,7 @@ pub struct Span {
 pub struct PhaseReport {
     /// Its name.
     pub name: String,
-    /// From its first step's begin to its last step's end; absent where none began.
+    /// From its first step's begin to its last step's end; null where none began.
     pub span: Option<Span>,
     /// Its steps.
     pub steps: Vec<StepReport>,
@@ -84,22 +130,39 @@ pub struct PhaseReport {
 /// One step of the time line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct StepReport {
-    /// Its id.
+    /// Its id, e.g. `drain.titan-13`.
     pub id: String,
-    /// What was performed, e.g. `card.write`.
+    /// What was performed, e.g. `node.drain`.
     pub kind: &'static str,
+    /// On which host of the inventory; null where on none.
+    pub host: Option<NodeName>,
     /// One line for people.
     pub title: String,
-    /// How it ended.
+    /// How it ended: `done`, `skipped`, `failed`, `cancelled`, `abandoned`, `unknown_outcome`.
     pub status: Status,
     /// Attempts, probes included.
     pub attempts: u32,
-    /// Absent where it never began.
+    /// Null where it never began.
     pub span: Option<Span>,
-    /// How long it was expected to take.
+    /// How long it was expected to take; compare `span.seconds`.
     pub predicted_seconds: u64,
+    /// What it was last allowed to take: its ceiling, or what the remaining runtime left of it.
+    pub limit_seconds: u64,
+    /// What was worth telling while it ran, oldest first: rungs that a drain took, volumes that were waited for.
+    pub milestones: Vec<String>,
     /// The last word of it.
     pub detail: String,
+}
+
+/// One step of one host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HostStep {
+    /// Its id; the phases say all of it.
+    pub id: String,
+    /// How it ended.
+    pub status: Status,
+    /// Null where it never began.
+    pub span: Option<Span>,
 }
 
 impl Span {
@@ -111,20 +174,37 @@ impl Span {
 
 /// Reports a run. One that has no outcome yet is reported as interrupted.
 pub fn report(subject: &Subject<'_>) -> Report {
-    let book = &subject.run.book;
+    let (book, run) = (&subject.run.book, subject.run);
+    let timeline = |phases: &[Phase<Step>]| phases.iter().map(|phase| phase_report(subject, phase)).collect::<Vec<_>>();
+    let phases = timeline(&book.phases);
+    let undone = if run.unwinding() { timeline(&book.unwind) } else { Vec::new() };
+    let margin = run.deadline.zip(subject.ended_boot).filter(|_| !run.unwinding());
     Report {
+        schema: SCHEMA,
         run: subject.id.clone(),
         kind: book.kind.clone(),
         title: book.title.clone(),
-        outcome: subject.run.outcome.unwrap_or(Outcome::Interrupted),
+        outcome: run.outcome.unwrap_or(Outcome::Interrupted),
         reason: subject.reason.to_owned(),
         requested_by: subject.requester.to_owned(),
+        cause: subject.cause.clone(),
+        trigger: subject.trigger.cloned(),
         settings_digest: subject.settings.clone(),
         boot_id: subject.boot_id.clone(),
         span: Span::new(subject.started, subject.ended),
-        phases: book.phases.iter().map(|phase| phase_report(subject, phase)).collect(),
+        predicted_seconds: book.predicted().as_secs(),
+        margin_seconds: margin.map(|(deadline, ended)| seconds_between(ended, deadline)),
+        hosts: by_host(phases.iter().chain(&undone)),
+        abandoned: if run.cancel.is_some() { BTreeMap::new() } else { abandoned(run) },
+        phases,
+        undone,
         warnings: book.warnings.clone(),
     }
+}
+
+fn seconds_between(from: Duration, to: Duration) -> i64 {
+    let whole = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    if to >= from { whole(to.saturating_sub(from)) } else { -whole(from.saturating_sub(to)).max(1) }
 }
 
 fn phase_report(subject: &Subject<'_>, phase: &Phase<Step>) -> PhaseReport {
@@ -139,60 +219,47 @@ fn step_report(subject: &Subject<'_>, step: &PlannedStep<Step>) -> StepReport {
     StepReport {
         id: step.id.to_string(),
         kind: step.action.kind(),
+        host: step.action.host().cloned(),
         title: step.title.clone(),
         status: state.status,
         attempts: state.attempts,
         span: state.started.map(|started| Span::new(started, state.ended.unwrap_or(subject.ended))),
         predicted_seconds: step.predicted.as_secs(),
+        limit_seconds: subject.run.limit(step).as_secs(),
+        milestones: state.milestones,
         detail: state.detail,
     }
 }
 
-impl Report {
-    /// One paragraph for the log: who wanted what, how it ended, what took its time, what to look at.
-    pub fn story(&self) -> String {
-        let took = words(Duration::from_secs(self.span.seconds));
-        let mut story = format!("{}: {}, asked for by {}: {} after {took}", self.run, self.title, self.requested_by, self.outcome.name());
-        if !self.reason.is_empty() {
-            story = format!("{story}: {}", self.reason);
+fn by_host<'a>(phases: impl Iterator<Item = &'a PhaseReport>) -> BTreeMap<NodeName, Vec<HostStep>> {
+    let mut hosts: BTreeMap<NodeName, Vec<HostStep>> = BTreeMap::new();
+    for step in phases.flat_map(|phase| &phase.steps) {
+        if let Some(host) = &step.host {
+            hosts.entry(host.clone()).or_default().push(HostStep { id: step.id.clone(), status: step.status, span: step.span });
         }
-        let timed: Vec<_> = self.steps().filter_map(|step| Some((step, step.span?))).map(step_words).collect();
-        if !timed.is_empty() {
-            story = format!("{story}. Time line: {}", timed.join(", "));
-        }
-        let begun_never: Vec<_> = self.steps().filter(|step| step.span.is_none()).map(|step| step.title.as_str()).collect();
-        if !begun_never.is_empty() {
-            story = format!("{story}. Never begun: {}", begun_never.join(", "));
-        }
-        story + "."
     }
+    for steps in hosts.values_mut() {
+        steps.sort_by_key(|step| step.span.map_or(Timestamp::MAX, |span| span.started));
+    }
+    hosts
+}
 
+/// The first stop or power-off of each host that did not come to its end.
+fn abandoned(run: &Run<Step>) -> BTreeMap<NodeName, String> {
+    let mut hosts = BTreeMap::new();
+    for step in run.book.phases.iter().flat_map(|phase| &phase.steps) {
+        let stops = matches!(step.action, Step::StopK3s { .. } | Step::PowerOff { .. } | Step::PowerOffThisHost { .. });
+        let Some((host, state)) = step.action.host().zip(run.state(&step.id)).filter(|_| stops) else { continue };
+        if state.status != Status::Done {
+            let why = if state.detail.is_empty() { "never begun" } else { &state.detail };
+            hosts.entry(host.clone()).or_insert_with(|| format!("{}: {why}", step.title));
+        }
+    }
+    hosts
+}
+
+impl Report {
     fn steps(&self) -> impl Iterator<Item = &StepReport> {
         self.phases.iter().flat_map(|phase| phase.steps.iter())
-    }
-}
-
-fn step_words((step, span): (&StepReport, Span)) -> String {
-    let mut text = format!("{} {}", step.title, words(Duration::from_secs(span.seconds)));
-    if step.attempts > 1 {
-        text = format!("{text} ({} attempts)", step.attempts);
-    }
-    match step.status {
-        Status::Done => text,
-        Status::Cancelled => format!("{text} (cancelled)"),
-        Status::Abandoned => format!("{text} (abandoned)"),
-        Status::UnknownOutcome => format!("{text} (outcome unknown)"),
-        Status::Skipped => format!("{text} (skipped)"),
-        Status::Failed | Status::Pending | Status::Running { .. } | Status::Waiting { .. } => format!("{text} (failed)"),
-    }
-}
-
-/// `42 s`, `4 min 12 s`, `2 h 03 min`.
-fn words(span: Duration) -> String {
-    let seconds = span.as_secs();
-    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
-        (0, 0, s) => format!("{s} s"),
-        (0, m, s) => format!("{m} min {s:02} s"),
-        (h, m, _) => format!("{h} h {m:02} min"),
     }
 }

@@ -1,6 +1,7 @@
+use super::story::words;
 use super::*;
-use crate::runbook::{Mode, Runbook};
-use crate::site::StepId;
+use crate::runbook::{Mode, OnFailure, Runbook};
+use crate::site::{K3sRole, StepId};
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + seconds).unwrap()
@@ -30,10 +31,13 @@ fn reported(run: &Run<Step>, ended: i64, reason: &str) -> Report {
         id: &RunId::new("burn-17"),
         run,
         requester: "ada (uid 1000)",
+        cause: &Cause::Person,
+        trigger: None,
         settings: &SettingsDigest::new("d1"),
         boot_id: &BootId::new("b"),
         started: at(0),
         ended: at(ended),
+        ended_boot: None,
         reason,
     })
 }
@@ -78,5 +82,123 @@ fn a_run_that_failed_says_where_and_what_never_began() {
 #[test]
 fn a_clock_that_was_set_back_makes_no_negative_times() {
     assert_eq!(Span::new(at(100), at(40)).seconds, 0);
-    assert_eq!(words(Duration::from_secs(2 * 3600 + 3 * 60 + 59)), "2 h 03 min");
+    assert_eq!(words(2 * 3600 + 3 * 60 + 59), "2 h 03 min");
+}
+
+/// A shutdown of two workers and a server, 100 s long at most, begun by a UPS.
+fn shutdown() -> Run<Step> {
+    let step = |id: &str, title: &str, action: Step, predicted: u64| PlannedStep {
+        predicted: Duration::from_secs(predicted),
+        on_failure: OnFailure::Continue,
+        ..PlannedStep::act(id, title, action, Duration::from_secs(60))
+    };
+    let drain = |node: &str| {
+        let action = Step::Drain { node: node.into(), cordon_only: false };
+        step(&format!("drain.{node}"), &format!("{node}: cordon and drain"), action, 20)
+    };
+    let stop = |node: &str, role| {
+        let action = Step::StopK3s { node: node.into(), role };
+        step(&format!("stop.{node}"), &format!("{node}: stop k3s"), action, 5)
+    };
+    let phases = vec![
+        Phase::serial("suspend Flux", vec![step("flux.suspend", "suspend Flux", Step::SuspendFlux, 5)]),
+        Phase { name: "drain".into(), concurrency: 2, steps: vec![drain("titan-13"), drain("titan-15")] },
+        Phase::serial("stop agents", vec![stop("titan-13", K3sRole::Agent), stop("titan-15", K3sRole::Agent)]),
+        Phase::serial("stop servers", vec![PlannedStep { commits: true, ..stop("titan-0a", K3sRole::Server) }]),
+    ];
+    let mut book = Runbook::new("shutdown", "stop the cluster", phases);
+    let uncordon = Step::Uncordon { node: "titan-13".into() };
+    book.unwind = vec![Phase::serial(
+        "undo",
+        vec![step("uncordon.titan-13", "titan-13: uncordon", uncordon, 1), step("flux.resume", "resume Flux", Step::ResumeFlux, 5)],
+    )];
+    let mut run = Run::new(book);
+    run.deadline = Some(Duration::from_secs(100));
+    run
+}
+
+fn outage(run: &Run<Step>, ended: i64, reason: &str) -> Report {
+    let trigger = TriggerReading {
+        at: at(-1),
+        because: "pyrphoros@localhost is on battery with 110 s of runtime left, 110 s are needed (1.10 x 100 s budget)".into(),
+        runtime_seconds: Some(110),
+        budget_seconds: 100,
+    };
+    report(&Subject {
+        id: &RunId::new("shutdown-3"),
+        run,
+        requester: "metis",
+        cause: &Cause::Ups { domains: ["pyrphoros".into()].into() },
+        trigger: Some(&trigger),
+        settings: &SettingsDigest::new("d1"),
+        boot_id: &BootId::new("b"),
+        started: at(0),
+        ended: at(ended),
+        ended_boot: Some(Duration::from_secs(ended.unsigned_abs())),
+        reason,
+    })
+}
+
+#[test]
+fn a_shutdown_that_left_a_host_behind() {
+    let mut run = shutdown();
+    walk(&mut run, "flux.suspend", 1, 0, 2, Status::Done, "12 objects");
+    run.milestone(&"drain.titan-13".into(), "PDB web/web never allows: forced");
+    run.milestone(&"drain.titan-13".into(), "db/postgres-0 ignores SIGTERM: grace 5 s");
+    walk(&mut run, "drain.titan-13", 1, 2, 40, Status::Done, "31 pods");
+    walk(&mut run, "drain.titan-15", 1, 2, 50, Status::Failed, "its deadline has passed");
+    walk(&mut run, "stop.titan-13", 1, 50, 53, Status::Done, "");
+    walk(&mut run, "stop.titan-15", 4, 53, 80, Status::Abandoned, "no route to host");
+    walk(&mut run, "stop.titan-0a", 1, 80, 88, Status::Done, "");
+    run.finished(Outcome::Degraded);
+    let report = outage(&run, 88, "titan-15: stop k3s: no route to host");
+    insta::assert_snapshot!(report.story());
+    insta::assert_yaml_snapshot!(report);
+}
+
+#[test]
+fn a_shutdown_that_was_undone() {
+    let mut run = shutdown();
+    walk(&mut run, "flux.suspend", 1, 0, 2, Status::Done, "12 objects");
+    walk(&mut run, "drain.titan-13", 1, 2, 10, Status::Cancelled, "the mains are back");
+    run.cancelled("the mains are back");
+    walk(&mut run, "uncordon.titan-13", 1, 10, 11, Status::Done, "");
+    walk(&mut run, "flux.resume", 3, 11, 30, Status::Failed, "no API server answered");
+    run.finished(Outcome::Cancelled);
+    let report = outage(&run, 30, "the mains are back; not undone: resume Flux: no API server answered");
+    insta::assert_snapshot!(report.story());
+    assert!(report.abandoned.is_empty() && report.margin_seconds.is_none(), "undoing has no deadline, and nothing was to be stopped");
+    assert_eq!(report.undone[0].steps.len(), 2);
+    let steps: Vec<_> = report.hosts[&"titan-13".into()].iter().map(|step| step.id.as_str()).collect();
+    assert_eq!(steps, ["drain.titan-13", "uncordon.titan-13", "stop.titan-13"], "in the order in which they began");
+}
+
+#[test]
+fn margins_are_signed() {
+    let secs = Duration::from_secs;
+    let table = [
+        (secs(88), secs(100), 12),
+        (secs(100), secs(100), 0),
+        (secs(110), secs(100), -10),
+        (Duration::from_millis(100_200), secs(100), -1),
+    ];
+    for (ended, deadline, margin) in table {
+        assert_eq!(seconds_between(ended, deadline), margin, "{ended:?}");
+    }
+}
+
+#[test]
+fn what_a_run_teaches() {
+    let mut run = shutdown();
+    walk(&mut run, "flux.suspend", 1, 0, 2, Status::Done, "");
+    walk(&mut run, "drain.titan-13", 1, 2, 40, Status::Done, "");
+    let id = StepId::new("drain.titan-15");
+    run.started(&id, Mode::Act, 1, Duration::from_secs(50), Duration::from_secs(2), at(2));
+    run.aborting(&id, "its deadline has passed", Duration::from_secs(50));
+    run.settled(&id, Status::Failed, "", Duration::from_secs(50), at(50));
+    walk(&mut run, "stop.titan-13", 1, 50, 53, Status::Failed, "wrong sudo");
+    run.finished(Outcome::Degraded);
+    let seen: Vec<_> = timings(&run).into_iter().map(|timing| (timing.kind, timing.host, timing.took.as_secs())).collect();
+    let expected = [("flux.suspend", "", 2), ("node.drain", "titan-13", 38), ("node.drain", "titan-15", 48)];
+    assert_eq!(seen, expected.map(|(kind, host, took)| (kind, host.to_owned(), took)), "what failed by itself took no time worth knowing");
 }

@@ -16,7 +16,7 @@ pub struct Run<S> {
     pub book: Runbook<S>,
     /// State by step.
     pub states: BTreeMap<StepId, StepState>,
-    /// Limits as re-cut ([`super::cut()`]); a step that is not listed has its own.
+    /// Limits as re-cut ([`super::cut()`]), of ended steps the last they had; a step that is not listed has its own.
     pub limits: BTreeMap<StepId, Duration>,
     /// Why it is being cancelled.
     pub cancel: Option<String>,
@@ -209,7 +209,7 @@ impl<S> Run<S> {
                 *deadline = (*deadline).min(boot.saturating_add(*limit));
             }
         }
-        self.limits = limits;
+        self.limits.extend(limits);
     }
 
     /// It has ended; what had not begun never will.

@@ -67,6 +67,7 @@ pub fn power(section: &Cursor<'_>) -> PowerDraft {
         shutdown_budget,
         cut_outlets,
         predecessors,
+        budgets: BTreeMap::new(),
         upses: upses.into_values().collect(),
         domains: domains.iter().map(DomainDraft::settings).collect(),
     };

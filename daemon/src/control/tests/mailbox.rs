@@ -137,6 +137,7 @@ fn no_upses() -> Arc<power::Settings> {
         shutdown_budget: Duration::from_secs(300),
         cut_outlets: false,
         predecessors: Vec::new(),
+        budgets: std::collections::BTreeMap::new(),
         upses: Vec::new(),
         domains: Vec::new(),
     })

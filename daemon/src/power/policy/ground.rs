@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::power::{Settings, budget};
+use crate::power::Settings;
+use crate::power::budget::required_runtime;
 use crate::site::Reading;
 
 /// Why a UPS is critical.
@@ -60,9 +61,10 @@ pub(super) enum Judged {
     CannotTell,
 }
 
-/// Judges a reading that was taken on battery. `runtime` is the runtime as far as it can be believed.
+/// Judges a reading that was taken on battery. `budget` is what a shutdown needs, `runtime` is the runtime as far as it can be believed.
 pub(super) fn judge(
     settings: &Settings,
+    budget: Duration,
     reading: &Reading,
     runtime: Option<Duration>,
     battery_for: Duration,
@@ -75,10 +77,10 @@ pub(super) fn judge(
     if let Some(left) = reading.charge.filter(|charge| *charge <= thresholds.charge_floor) {
         return Judged::Act(Ground::Charge { left, floor: thresholds.charge_floor });
     }
-    let required = budget::required_runtime(settings);
+    let required = required_runtime(settings, budget);
     if let Some(left) = runtime.filter(|runtime| *runtime <= required) {
         let factor = thresholds.runtime_safety_factor;
-        return Judged::Act(Ground::Runtime { left, required, factor, budget: budget::configured(settings) });
+        return Judged::Act(Ground::Runtime { left, required, factor, budget });
     }
     if let Some(limit) = thresholds.max_on_battery.filter(|limit| battery_for > *limit) {
         return Judged::Act(Ground::TooLong { limit });

@@ -134,11 +134,12 @@ fn domain_state(
     now: &Now,
 ) -> DomainState {
     let keeps_up = |ups: &UpsWatch| ups.verdict == domain.verdict || domain.verdict == Verdict::Critical;
-    let counting = || domain::feeds(config, upses).map(|(_, ups)| ups).filter(|ups| keeps_up(ups));
-    let runtime = counting().filter_map(|ups| ups.heard.as_ref()?.0.runtime).min();
+    let budget = budget::of_domain(settings, &config.name);
+    let counting = || domain::feeds(config, upses).filter(|(_, ups)| keeps_up(ups));
+    let runtime = counting().filter_map(|(_, ups)| ups.heard.as_ref()?.0.runtime).min();
     let until = (domain.verdict == Verdict::OnBattery)
         // The domain falls with the last of the feeds that keep it up.
-        .then(|| counting().filter_map(|ups| until_trigger(ups, settings, now)).max())
+        .then(|| counting().filter_map(|(name, ups)| until_trigger(name, ups, settings, now)).max())
         .flatten();
     DomainState {
         name: config.name.clone(),
@@ -147,15 +148,15 @@ fn domain_state(
         since: domain.since,
         upses: config.upses.clone(),
         nodes: config.nodes.clone(),
-        budget: budget::configured(settings),
+        budget,
         safety_factor: settings.thresholds.runtime_safety_factor,
         runtime,
-        margin: runtime.and_then(|runtime| SignedDuration::try_from_secs_f64(budget::margin_seconds(settings, runtime)).ok()),
+        margin: runtime.and_then(|runtime| SignedDuration::try_from_secs_f64(budget::margin_seconds(settings, budget, runtime)).ok()),
         would_trigger: until.map(|until| now.later(until).wall),
         trigger: domain.trigger.clone(),
     }
 }
 
-fn until_trigger(ups: &UpsWatch, settings: &Settings, now: &Now) -> Option<Duration> {
-    ups.battery_for(now).and_then(|battery_for| ups.trend.until_trigger(settings, battery_for))
+fn until_trigger(name: &UpsName, ups: &UpsWatch, settings: &Settings, now: &Now) -> Option<Duration> {
+    ups.battery_for(now).and_then(|battery_for| ups.trend.until_trigger(settings, budget::of_ups(settings, name), battery_for))
 }

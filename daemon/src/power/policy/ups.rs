@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::debounce::Debounce;
 use super::ground::{Ground, Judged, judge, seconds};
 use super::{Change, LONGEST_STEP};
-use crate::power::budget::Trend;
+use crate::power::budget::{Trend, of_ups};
 use crate::power::{LinkError, Settings};
 use crate::site::{Now, Reading, UpsName, Verdict};
 
@@ -131,7 +131,7 @@ impl UpsWatch {
         self.take_line(reading, now, settings);
         self.take_off(&reading.status, gap);
         self.informed = Some(reading.status.clone());
-        let (verdict, cause) = self.judge_reading(settings, reading, now);
+        let (verdict, cause) = self.judge_reading(settings, name, reading, now);
         self.settle(verdict, cause, name, now, changes);
     }
 
@@ -191,10 +191,10 @@ impl UpsWatch {
         reading.runtime.filter(|_| !self.runtime_lies)
     }
 
-    fn judge_reading(&mut self, settings: &Settings, reading: &Reading, now: &Now) -> (Verdict, Cause) {
+    fn judge_reading(&mut self, settings: &Settings, name: &UpsName, reading: &Reading, now: &Now) -> (Verdict, Cause) {
         let status = &reading.status;
         let on_battery = self.line == Line::Battery;
-        self.debounce_reading(settings, reading, now);
+        self.debounce_reading(settings, name, reading, now);
         if self.fsd == Fsd::Announced || (status.contains("FSD") && on_battery) {
             return (Verdict::Critical, Cause::Act(Ground::Fsd));
         }
@@ -211,7 +211,7 @@ impl UpsWatch {
         }
     }
 
-    fn debounce_reading(&mut self, settings: &Settings, reading: &Reading, now: &Now) {
+    fn debounce_reading(&mut self, settings: &Settings, name: &UpsName, reading: &Reading, now: &Now) {
         let status = &reading.status;
         if self.line != Line::Battery || status.contains("CAL") {
             return self.debounce.reset();
@@ -221,7 +221,7 @@ impl UpsWatch {
             return;
         }
         let battery_for = self.battery_for(now).unwrap_or_default();
-        match judge(settings, reading, self.believed_runtime(reading), battery_for, self.debounce.pending()) {
+        match judge(settings, of_ups(settings, name), reading, self.believed_runtime(reading), battery_for, self.debounce.pending()) {
             Judged::Act(ground) => self.debounce.agree(ground, &settings.thresholds),
             Judged::Fine => self.debounce.disagree(),
             Judged::CannotTell => {}

@@ -87,22 +87,6 @@ fn place(book: &Runbook<Step>, id: &str) -> Option<usize> {
     book.phases.iter().position(|phase| phase.steps.iter().any(|step| step.id.as_str() == id))
 }
 
-/// The inventory's host that a step acts on, and whether it stops it or takes its power.
-fn target(step: &Step) -> Option<&NodeName> {
-    match step {
-        Step::SnapshotEtcd { node, .. }
-        | Step::DumpDatastore { node, .. }
-        | Step::Drain { node, .. }
-        | Step::Uncordon { node }
-        | Step::StopK3s { node, .. }
-        | Step::StartK3s { node, .. }
-        | Step::EndLeftovers { node }
-        | Step::PowerOff { node }
-        | Step::PowerOffThisHost { node, .. } => Some(node),
-        _ => None,
-    }
-}
-
 fn takes_power(step: &Step) -> bool {
     matches!(step, Step::PowerOff { .. } | Step::PowerOffThisHost { .. })
 }
@@ -121,14 +105,14 @@ proptest! {
         for step in book.steps() {
             prop_assert!(step.predicted <= step.limit.ceiling, "{}", step.id);
             prop_assert!(!step.by_hand.is_empty(), "{}", step.id);
-            let Some(host) = target(&step.action).and_then(|node| topology.hosts.get(node)) else { continue };
+            let Some(host) = step.action.host().and_then(|node| topology.hosts.get(node)) else { continue };
             prop_assert!(host.access != Access::None, "{} is left alone", host.name);
         }
 
         // No node is stopped before what it hosts is off it.
         for step in book.phases.iter().flat_map(|phase| &phase.steps) {
             let stops = matches!(step.action, Step::StopK3s { .. } | Step::EndLeftovers { .. }) || takes_power(&step.action);
-            let Some(name) = target(&step.action).filter(|_| stops) else { continue };
+            let Some(name) = step.action.host().filter(|_| stops) else { continue };
             let at = place(&book, step.id.as_str());
             let host = &topology.hosts[name];
             if settings.kubeconfig.is_some() && host.k3s == Some(K3sRole::Agent) {
@@ -202,7 +186,7 @@ proptest! {
         let fed_only_by_it = |host: &Host| !host.domains.is_empty() && host.domains.is_subset(failing);
         let all_stop = book.warnings.iter().any(|line| line.starts_with("all k3s services stop"));
         for step in book.steps() {
-            let Some(host) = target(&step.action).and_then(|node| topology.hosts.get(node)) else { continue };
+            let Some(host) = step.action.host().and_then(|node| topology.hosts.get(node)) else { continue };
             prop_assert!(fed_only_by_it(host) || !takes_power(&step.action), "{} keeps its power", step.id);
             prop_assert!(fed_only_by_it(host) || all_stop, "{} is none of this outage's", step.id);
         }

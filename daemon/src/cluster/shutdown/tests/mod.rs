@@ -388,3 +388,16 @@ fn commands_are_what_a_person_would_type() {
     let commands: BTreeMap<_, _> = book.steps().map(|step| (step.id.to_string(), step.by_hand.clone())).collect();
     insta::assert_yaml_snapshot!(commands);
 }
+
+#[test]
+fn a_plan_makes_a_budget_once_all_of_it_was_measured() {
+    let book = planned(&etcd(), &site(), &facts(), &order(ShutdownMode::HostPoweroff));
+    let kinds: BTreeSet<_> = book.steps().map(|step| step.action.kind()).collect();
+    let mut learned = Learned { steps: kinds.iter().map(|kind| ((*kind).to_owned(), secs(7))).collect() };
+    assert!(measured(&book, &learned));
+    learned.steps.remove("host.poweroff-self");
+    assert!(measured(&book, &learned), "nobody is left to measure that");
+    assert_eq!(plan(&etcd(), &site(), &facts(), &learned, &order(ShutdownMode::HostPoweroff)).predicted(), secs(7 * 9 + 3));
+    learned.steps.remove("k3s.stop");
+    assert!(!measured(&book, &learned));
+}
