@@ -10,7 +10,7 @@ use metis_tests::daemon::{Answer, Daemon, program};
 /// Eleven mistakes; `@DIR@` is the folder. The harness puts one line before it.
 const MAIN: &str = "\
 power:
-  on_trigger: cluster-only
+  on_trigger: poweroff
   poll_interval: 90
   shutdown_budget: forever
   thresholds: { charge_floor: 120, debounce_polls: 0 }

@@ -3,6 +3,7 @@
 mod args;
 mod arming;
 mod asked;
+mod budgets;
 mod burn;
 mod claims;
 mod daemon;

@@ -14,7 +14,7 @@ use crate::cluster::port::Facts;
 use crate::cluster::{ShutdownMode, ShutdownOrder, shutdown};
 use crate::control::{Handle, Reply, Request, RunRecord, View};
 use crate::report::{self, Subject, TriggerReading};
-use crate::site::{Cause, DomainName, Learned, NodeName, Now, OnTrigger, RunId};
+use crate::site::{Cause, DomainName, NodeName, Now, OnTrigger, RunId};
 
 /// The battery runs: what cannot be seen of the cluster within this time is planned without.
 const COLLECT_WITHIN: Duration = Duration::from_secs(3);
@@ -54,7 +54,7 @@ pub async fn shut_down(world: Arc<World>, handle: Handle, wanted: Wanted) {
         let facts = collected(&parts, COLLECT_WITHIN).await;
         let remaining = end.saturating_duration_since(Instant::now());
         let order = emergency(&parts, &wanted, domains.clone(), remaining, settings.power.cut_outlets);
-        let runbook = shutdown::plan(&parts.settings, &parts.topology, &facts, &Learned::default(), &order);
+        let runbook = shutdown::plan(&parts.settings, &parts.topology, &facts, &handle.view().learned, &order);
         let request = Request::Admit {
             requester: format!("the failing power of {list}"),
             runbook,

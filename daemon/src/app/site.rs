@@ -16,7 +16,7 @@ use crate::cluster::shutdown;
 use crate::config::Settings;
 use crate::control::Handle;
 use crate::journal;
-use crate::site::{Guard, Learned, RunId};
+use crate::site::{Guard, RunId};
 
 /// The real site.
 pub struct RealSite {
@@ -67,7 +67,7 @@ impl Power for RealSite {
         order.remaining = remaining;
         // A dry run waits for nothing.
         let facts = if question.execute { outage::collected(&parts, LOOK_WITHIN).await } else { Facts::default() };
-        let mut runbook = shutdown::plan(&parts.settings, &parts.topology, &facts, &Learned::default(), &order);
+        let mut runbook = shutdown::plan(&parts.settings, &parts.topology, &facts, &self.handle.view().learned, &order);
         runbook.refusals.extend(asked::guards(&self.world.settings(), power.as_ref(), &question));
         Ok(ShutdownPlan { runbook, topology: parts.topology.clone(), remaining })
     }

@@ -1,10 +1,13 @@
 //! What a fact does to the state. Pure and total: whatever is folded in whatever order, it ends in a state.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::takeover::Kind;
 use super::{Belief, ClaimRecord, Fact, Life, RUNS_KEPT, RunRecord, SettingsState, Stamp, State, TriggerRecord};
+use crate::power::budget::Learning;
 use crate::runbook::{Hold, Run, Runbook, Status};
-use crate::site::RunId;
+use crate::site::{NodeName, RunId, StepId};
 
 /// Folds one fact in. A fact of a run that is not kept changes nothing but the counters.
 pub fn apply(state: &mut State, fact: &Fact, stamp: &Stamp) {
@@ -74,6 +77,9 @@ fn apply_to_runs(state: &mut State, id: &RunId, fact: &Fact, stamp: &Stamp) {
         let record = Arc::make_mut(record);
         record.seq = stamp.seq;
         apply_to_run(record, fact, stamp);
+        if let Fact::StepEnded { step, status, .. } = fact {
+            learn(&mut state.learning, record, step, *status);
+        }
     }
     forget_oldest(state);
 }
@@ -120,6 +126,20 @@ fn apply_to_run(record: &mut RunRecord, fact: &Fact, stamp: &Stamp) {
             record.reason.clone_from(reason);
         }
         _ => {}
+    }
+}
+
+/// A step of a shutdown that was done, or was ended by its limit, says how long the next one takes.
+fn learn(learning: &mut Learning, record: &RunRecord, step: &StepId, status: Status) {
+    if Kind::of(&record.run.book.kind) != Some(Kind::Shutdown) || record.run.cancel.is_some() {
+        return;
+    }
+    let (Some(planned), Some(state)) = (record.run.book.step(step), record.run.state(step)) else { return };
+    let (Some(started), Some(ended)) = (state.started, state.ended) else { return };
+    let limited = matches!(status, Status::Failed | Status::Abandoned) && state.aborting.is_some();
+    if status == Status::Done || limited {
+        let took = Duration::try_from(ended.duration_since(started)).unwrap_or_default();
+        learning.note(planned.action.kind(), planned.action.host().map_or("", NodeName::as_str), took);
     }
 }
 

@@ -1,5 +1,6 @@
 //! The way into the mailbox, and the way to what it publishes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::{Adopted, Event, Reply, Request, StepProgress, Told, View};
 use crate::power::{self, Observation};
-use crate::site::RunId;
+use crate::site::{DomainName, RunId};
 
 /// A request that is not answered within this time is given up.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -32,6 +33,8 @@ pub(super) enum Letter {
     Ask(Request, oneshot::Sender<Reply>),
     /// A poll of a UPS.
     Observed(Observation),
+    /// Budgets that were learned, by power domain.
+    Budgets(BTreeMap<DomainName, Duration>),
     /// A reload: the settings, and the section that the loop works with.
     Adopt(Adopted, Arc<power::Settings>),
 }
@@ -68,6 +71,11 @@ impl Handle {
     /// Brings new settings into force: runs that are under way keep theirs, UPSes that stay are not forgotten.
     pub async fn adopt(&self, settings: Adopted, power: Arc<power::Settings>) {
         let _ = self.letters.send(Letter::Adopt(settings, power)).await;
+    }
+
+    /// Hands in what shutdowns are taken to need, by power domain; others need what is configured.
+    pub async fn budgets(&self, budgets: BTreeMap<DomainName, Duration>) {
+        let _ = self.letters.send(Letter::Budgets(budgets)).await;
     }
 
     /// The newest view.

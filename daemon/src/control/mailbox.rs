@@ -162,8 +162,11 @@ impl<L: FactLog, N: Fn() -> Now + Send + 'static> Mailbox<L, N> {
                 let changes = self.watch.observe(&self.power, &observation, &now);
                 self.judge(changes, &now).await;
             }
+            Letter::Budgets(budgets) => self.power = Arc::new(power::Settings { budgets, ..power::Settings::clone(&self.power) }),
             Letter::Adopt(settings, power) => {
-                self.power = power;
+                // Learned of the settings before; new ones follow.
+                let budgets = self.power.budgets.clone();
+                self.power = Arc::new(power::Settings { budgets, ..power::Settings::clone(&power) });
                 self.watch.reconfigure(&self.power, &(self.clock)());
                 self.process(Event::SettingsAdopted(settings)).await;
             }

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Adopted;
+use crate::power::budget::Learning;
 use crate::runbook::Run;
 use crate::site::{BootId, Cause, Claim, DomainName, OnTrigger, RunId, SettingsDigest, Step, StepId, UpsName, Verdict};
 
@@ -44,6 +45,9 @@ pub struct State {
     /// What metis changed and has not undone.
     #[serde(default)]
     pub claims: Vec<ClaimRecord>,
+    /// How long steps of real shutdowns took.
+    #[serde(default)]
+    pub learning: Learning,
     /// The newest record of what was seen of the cluster: run and blob.
     #[serde(default)]
     pub collected: Option<(RunId, String)>,

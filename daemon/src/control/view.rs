@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::{Belief, ClaimRecord, RunRecord, SettingsState, State, StepProgress, TriggerRecord, outage};
 use crate::power::{Snapshot, UpsState};
 use crate::runbook::Status;
-use crate::site::{BootId, DomainName, OnTrigger, RunId, UpsName, Verdict};
+use crate::site::{BootId, DomainName, Learned, OnTrigger, RunId, UpsName, Verdict};
 
 /// Everything there is to see.
 #[derive(Debug, Clone, Default)]
@@ -50,6 +50,8 @@ pub struct View {
     pub claims: Vec<ClaimRecord>,
     /// The newest record of what was seen of the cluster: run and blob.
     pub collected: Option<(RunId, String)>,
+    /// How long steps of a shutdown are taken to need, from real runs.
+    pub learned: Learned,
     unanswered: BTreeSet<DomainName>,
 }
 
@@ -114,6 +116,7 @@ impl View {
             armed: state.armed,
             claims: state.claims.clone(),
             collected: state.collected.clone(),
+            learned: state.learning.learned(),
             unanswered: outage::unanswered(state),
         }
     }

@@ -74,15 +74,10 @@ pub fn power(section: &Cursor<'_>) -> PowerDraft {
     PowerDraft { settings, upses: raw_upses, domains }
 }
 
-/// Only what this version can do: a trigger that is believed to be armed, but is not, would be worse than none.
+/// What an armed metis does; nothing is armed by it.
 fn on_trigger(scalar: &Scalar) -> Parsed<OnTrigger> {
-    match scalar.text.as_str() {
-        "cluster-only" | "host-poweroff" => Err(format!(
-            "`{}` is not supported by this version, which decides and shows triggers but does not act (allowed: observe)",
-            scalar.text
-        )),
-        _ => values::word(&[("observe", OnTrigger::Observe)], &scalar.text),
-    }
+    let words = [("observe", OnTrigger::Observe), ("cluster-only", OnTrigger::ClusterOnly), ("host-poweroff", OnTrigger::HostPoweroff)];
+    values::word(&words, &scalar.text)
 }
 
 /// Section `power.thresholds`; defaults of upsmon.conf(5) where it has them.

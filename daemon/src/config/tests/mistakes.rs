@@ -104,7 +104,7 @@ const MAIN_CASES: &[(&str, &str)] = &[
     ("api: { roles: { admin: } }", "1:17: api.roles.admin: gives the role to nobody"),
     ("api: { roles: { admin: { users: erika } } }", "api.roles.admin.users: must be a list"),
     ("api: { group: 4294967295 }", "api.group: `4294967295` is not a user or group name"),
-    ("power: { on_trigger: host-poweroff }", "is not supported by this version"),
+    ("power: { on_trigger: poweroff }", "`poweroff` is not allowed (allowed: observe, cluster-only, host-poweroff)"),
     ("power: { on_trigger: observ }", "`observ` is not allowed; did you mean `observe`?"),
     ("power: { poll_interval: 1ms }", "`1ms` is out of range; write a duration from 500ms to 1m"),
     ("power: { cut_outlets: 1 }", "power.cut_outlets: "),
