@@ -283,7 +283,12 @@ impl RunView {
 
     /// The outcome, then every step that was not done, with its host: what a person has to look at.
     pub fn ending(&self) -> String {
-        let mut s = self.outcome();
+        // The steps below say it better than a reason that names them all.
+        let mut s = if self.phase == "degraded" && self.unfinished().next().is_some() {
+            Self { reason: None, ..self.clone() }.outcome()
+        } else {
+            self.outcome()
+        };
         for step in self.unfinished() {
             let _ = write!(s, "\n  {}", step.verdict());
         }
@@ -323,11 +328,11 @@ impl RunView {
 }
 
 impl RunStepView {
-    /// "titan-13: node.drain:titan-13 abandoned: …".
+    /// "titan-13: node.drain abandoned: …".
     fn verdict(&self) -> String {
-        let host = self.host.as_ref().map(|host| format!("{host}: ")).unwrap_or_default();
+        let what = self.host.as_ref().map_or_else(|| self.id.clone(), |host| format!("{host}: {}", self.kind));
         let detail = self.detail.as_ref().map(|detail| format!(": {detail}")).unwrap_or_default();
-        format!("{host}{} {}{detail}", self.id, self.phase)
+        format!("{what} {}{detail}", self.phase)
     }
 }
 
@@ -362,7 +367,7 @@ impl RunDetailView {
         let mut s = format!("{}  {}\n", r.id, r.title);
         let mut line = |name: &str, value: Option<String>| value.map(|v| writeln!(s, "{name:9}{v}"));
         line("state", Some(r.phase.into()));
-        line("reason", r.reason.clone());
+        line("reason", r.reason.clone().filter(|_| r.phase != "degraded" || r.unfinished().next().is_none() || !r.of_hosts()));
         line("started", r.started.map(|t| human::when(t, look)));
         line("took", took(r.started, r.ended).map(|t| format!("{t}{}", r.expected())));
         line("by", r.requested_by.clone());
@@ -400,7 +405,9 @@ impl RunDetailView {
     }
 
     fn steps(&self, look: &Look) -> String {
-        let rows = self.run.phases.iter().chain(&self.run.unwind).flat_map(|p| p.steps.iter().map(move |s| (p, s))).map(|(p, s)| {
+        // What undoes it is worth a row once it was begun.
+        let undone = self.run.unwind.iter().filter(|phase| phase.steps.iter().any(|step| step.started.is_some()));
+        let rows = self.run.phases.iter().chain(undone).flat_map(|p| p.steps.iter().map(move |s| (p, s))).map(|(p, s)| {
             vec![
                 cell(p.name.as_str(), Tone::Plain),
                 cell(s.id.as_str(), Tone::Plain),

@@ -124,7 +124,7 @@ impl ShutdownView {
     fn time(&self, look: &Look) -> String {
         let about = self.plan.predicted_seconds.map_or_else(|| "an unknown time".to_owned(), human::seconds);
         let Some(left) = self.plan.remaining_seconds else {
-            return format!("takes about {about}; the site is on line, nothing is cut");
+            return format!("takes about {about}; no battery limits it");
         };
         let squeezed: Vec<_> = self.plan.phases.iter().flat_map(|p| &p.steps).filter(|step| step.squeeze.is_some()).collect();
         let fits = match squeezed.len() {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Group, chown};
+use nix::unistd::{Gid, Group, chown};
 
 use crate::api;
 
@@ -30,9 +30,10 @@ pub fn listener(settings: &api::Settings, passed: Option<UnixListener>) -> anyho
     umask(before);
     let listener = bound.with_context(|| format!("binding the API socket {}", path.display()))?;
     if let Some(name) = &settings.group {
-        let group = Group::from_name(name).ok().flatten();
+        let number = name.parse().ok().map(Gid::from_raw);
+        let group = number.or_else(|| Group::from_name(name).ok().flatten().map(|group| group.gid));
         let group = group.with_context(|| format!("api.group: no group {name} on this host; `systemd-sysusers metis.conf` makes it"))?;
-        chown(path, None, Some(group.gid)).with_context(|| format!("giving {} to group {name}", path.display()))?;
+        chown(path, None, Some(group)).with_context(|| format!("giving {} to group {name}", path.display()))?;
     }
     fs::set_permissions(path, fs::Permissions::from_mode(0o660)).with_context(|| format!("mode of {}", path.display()))?;
     listener.set_nonblocking(true).context("API socket")?;
