@@ -6,6 +6,8 @@
     reason = "a command of the tests: it starts itself in the background and prints"
 )]
 
+mod switches;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -124,8 +126,12 @@ fn serve(dir: &Path, what: &str) -> Result<()> {
             Ok((furnish(plane, &nodes)?, tell(dir, plane)?))
         })?;
         lines.push(tell_hosts(dir, &site)?);
+        lines.push(switches::tell(dir));
         ready(dir, lines)?;
-        runtime.block_on(end.recv());
+        let pause = Duration::from_millis(300);
+        while runtime.block_on(async { tokio::time::timeout(pause, end.recv()).await }).is_err() {
+            switches::obey(dir, &site);
+        }
     }
     std::fs::remove_dir_all(dir)?;
     Ok(())

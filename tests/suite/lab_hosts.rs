@@ -33,6 +33,7 @@ fn six_hosts_and_everything_that_can_happen_to_one() {
     power_off_and_on(&site);
     reboot(&site);
     power_cut(&site);
+    power_that_flaps(&site);
     cable(&site);
     frozen_sshd(&site);
 }
@@ -96,6 +97,19 @@ fn power_cut(site: &Hosts) {
     assert!(host.sh("true").unwrap_err().to_string().contains("off"));
     host.power_on().unwrap();
     assert_eq!(host.sh("cat /root/file").unwrap(), "kept\n");
+    site.wait_ssh(Role::Titan05).unwrap();
+}
+
+/// Whenever it is cut, it ends, and boots again.
+fn power_that_flaps(site: &Hosts) {
+    let host = &site[Role::Titan05];
+    for n in 0..10 {
+        host.cut_power().unwrap();
+        assert_eq!(host.state(), State::Off(End::PowerCut));
+        host.switch_on().unwrap();
+        std::thread::sleep(Duration::from_millis(n * 70));
+    }
+    host.wait_on().unwrap();
     site.wait_ssh(Role::Titan05).unwrap();
 }
 

@@ -126,6 +126,11 @@ impl Ups {
         self.shared.note(if on { Event::MainsBack } else { Event::MainsFailed });
     }
 
+    /// Whether it has mains.
+    pub fn mains(&self) -> bool {
+        self.shared.now().mains
+    }
+
     /// Battery charge in percent.
     pub fn charge(&self) -> f64 {
         self.shared.now().battery.charge()
