@@ -102,11 +102,11 @@ fn a_pod_is_a_process(site: &Hosts) {
 }
 
 fn a_probe_decides_what_is_ready(site: &Hosts) {
-    let probe = "readinessProbe: {exec: {command: [test, -e, /tmp/ready]}, periodSeconds: 1}";
+    let probe = "readinessProbe: {exec: {command: [test, -e, /root/ready]}, periodSeconds: 1}";
     apply(site, &pod("probed", "titan-15", "", probe, "exec sleep 4002"));
     until(site, 20, "get pod probed -o jsonpath={.status.phase}", "Running");
     until(site, 5, &format!("get pod probed {READY}"), "False");
-    site[Role::Titan15].sh("touch /tmp/ready").unwrap();
+    site[Role::Titan15].sh("touch /root/ready").unwrap();
     until(site, 5, &format!("get pod probed {READY}"), "True");
 }
 
@@ -129,11 +129,14 @@ fn a_helper_pod_works_on_its_host(site: &Hosts) {
         (kubectl(site, &format!("get pod wrong {message}")), kubectl(site, &format!("get pod wrong {terminated}"))),
         ("no such thing".to_owned(), "3".to_owned())
     );
-    kubectl(site, "delete pod helper wrong --timeout=20s");
+    apply(site, &helper("late", "touch /tmp/own; exec sleep 4006").replace("hostPID: true,", "hostPID: true, activeDeadlineSeconds: 2,"));
+    until(site, 20, "get pod late -o jsonpath={.status.reason}", "DeadlineExceeded");
+    assert_eq!((processes(site, Role::Titan15, "sleep 4006"), site[Role::Titan15].sh("ls /tmp/own || true").unwrap().as_str()), (0, ""));
+    kubectl(site, "delete pod helper wrong late --timeout=20s");
 }
 
 fn pods_end_as_they_like(site: &Hosts) {
-    let quick = "trap 'echo asked >/tmp/asked; exit 0' TERM; while :; do sleep 0.1; done";
+    let quick = "trap 'echo asked >/root/asked; exit 0' TERM; while :; do sleep 0.1; done";
     let deaf = "trap '' TERM; while :; do sleep 4003; done";
     apply(site, &pod("quick", "titan-15", "terminationGracePeriodSeconds: 30,", "", quick));
     apply(site, &pod("deaf", "titan-15", "terminationGracePeriodSeconds: 3,", "", deaf));
@@ -142,7 +145,7 @@ fn pods_end_as_they_like(site: &Hosts) {
     }
     let begun = Instant::now();
     kubectl(site, "delete pod quick --timeout=20s");
-    assert!(begun.elapsed() < Duration::from_secs(15) && site[Role::Titan15].sh("cat /tmp/asked").unwrap() == "asked\n");
+    assert!(begun.elapsed() < Duration::from_secs(15) && site[Role::Titan15].sh("cat /root/asked").unwrap() == "asked\n");
     let begun = Instant::now();
     kubectl(site, "delete pod deaf --timeout=20s");
     assert!(begun.elapsed() >= Duration::from_secs(2), "it had its grace period");

@@ -110,9 +110,10 @@ pub fn shim(arguments: &[String]) -> anyhow::Result<()> {
 }
 
 fn contain(local: &Local, spec: &Value) -> anyhow::Result<i32> {
-    // Mounts of its own, as a container has, on the root of the host.
+    // Mounts of its own, as a container has, on the root of the host; and a /tmp.
     unshare(CloneFlags::CLONE_NEWNS)?;
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)?;
+    mount(Some("tmpfs"), "/tmp", Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
     let message = local.file("termination-log");
     File::create(&message)?;
     bind(&message, Path::new(spec["message"].as_str().unwrap_or_default()))?;

@@ -50,6 +50,16 @@ fn uid(pod: &Pod) -> String {
     pod.metadata.uid.clone().unwrap_or_default()
 }
 
+fn now() -> String {
+    Timestamp::now().to_string()
+}
+
+/// From one time to a later one.
+fn between(from: &str, to: &str) -> Duration {
+    let (from, to): (Timestamp, Timestamp) = (from.parse().unwrap_or_default(), to.parse().unwrap_or_default());
+    to.duration_since(from).try_into().unwrap_or_default()
+}
+
 /// Whether the pod stands for a process. The others are kwok's.
 fn is_ours(pod: &Pod) -> bool {
     let annotated = pod.metadata.annotations.as_ref().and_then(|all| all.get("lab.metis/actor")).is_some_and(|actor| actor == "process");
@@ -158,12 +168,13 @@ impl Actor<'_> {
         let since = local.started();
         if let Some(exit) = local.exit() {
             let since = since.unwrap_or_else(|| exit.at.clone());
-            let ended: Timestamp = exit.at.parse().unwrap_or_default();
-            let ago = Timestamp::now().duration_since(ended).try_into().unwrap_or_default();
-            return Process::Ended { since, exit, ago };
+            return Process::Ended { ran: between(&since, &exit.at), ago: between(&exit.at, &now()), since, exit };
         }
         match local.pid().zip(since) {
-            Some((pid, since)) => Process::Running { since, ready: self.ready.entry(local.uid.clone()).or_default().look(pod, pid).await },
+            Some((pid, since)) => {
+                let ready = self.ready.entry(local.uid.clone()).or_default().look(pod, pid).await;
+                Process::Running { ran: between(&since, &now()), since, ready }
+            }
             None => Process::Starting,
         }
     }
@@ -179,6 +190,10 @@ impl Actor<'_> {
             Action::Wait => Ok(()),
             Action::Start => self.start(&pod, &local, process != Process::None).await,
             Action::Say(status) => self.say(&pod, status).await,
+            Action::Kill => {
+                local.signal(Signal::SIGKILL);
+                Ok(())
+            }
             Action::Stop(status) => {
                 self.stop(&pod, &local);
                 self.say(&pod, status).await

@@ -17,10 +17,10 @@ pub enum Process {
     None,
     /// Is being started.
     Starting,
-    /// Runs since.
-    Running { since: String, ready: bool },
-    /// Has ended; so long ago.
-    Ended { since: String, exit: Exit, ago: Duration },
+    /// Runs since, for so long.
+    Running { since: String, ran: Duration, ready: bool },
+    /// Has ended after so long; so long ago.
+    Ended { since: String, ran: Duration, exit: Exit, ago: Duration },
 }
 
 /// What is to be done.
@@ -34,6 +34,8 @@ pub enum Action {
     Say(Value),
     /// Say this of it, send SIGTERM once, and SIGKILL when the grace period is over.
     Stop(Value),
+    /// Send SIGKILL: it has run for longer than it may.
+    Kill,
     /// Say this of it; then it is forgotten and removed.
     Remove(Value),
 }
@@ -44,16 +46,28 @@ pub fn decide(pod: &Pod, process: &Process, restarts: u32, address: &str) -> Act
     let over =
         pod.status.as_ref().and_then(|status| status.phase.as_deref()).is_some_and(|phase| phase == "Succeeded" || phase == "Failed");
     let policy = pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()).unwrap_or("Always");
+    // From its process' start; a kubelet counts from the pod's.
+    let late = |ran: &Duration| {
+        let limit = pod.spec.as_ref().and_then(|spec| spec.active_deadline_seconds);
+        limit.is_some_and(|limit| *ran >= Duration::from_secs(limit.max(0) as u64))
+    };
     match process {
         Process::None if deleting => Action::Remove(Value::Null),
         Process::None if !over => Action::Start,
         Process::None | Process::Starting => Action::Wait,
-        Process::Running { since, ready } => {
+        Process::Running { ran, .. } if !deleting && late(ran) => Action::Kill,
+        Process::Running { since, ready, .. } => {
             let state = json!({ "running": { "startedAt": since } });
             let status = status(pod, "Running", *ready && !deleting, restarts, state, address);
             if deleting { Action::Stop(status) } else { Action::Say(status) }
         }
-        Process::Ended { since, exit, ago } => {
+        Process::Ended { since, ran, exit, .. } if !deleting && exit.code == 137 && late(ran) => {
+            let mut status = status(pod, "Failed", false, restarts, terminated(since, exit), address);
+            status["status"]["reason"] = json!("DeadlineExceeded");
+            status["status"]["message"] = json!("Pod was active on the node longer than the specified deadline");
+            Action::Say(status)
+        }
+        Process::Ended { since, exit, ago, .. } => {
             let again = !deleting && (policy == "Always" || policy == "OnFailure" && exit.code != 0);
             let terminated = terminated(since, exit);
             let pause = LONGEST_PAUSE.min(Duration::from_secs(1) * 2u32.saturating_pow(restarts.min(10)));
@@ -112,11 +126,11 @@ mod tests {
 
     fn ended(code: i32, ago: u64) -> Process {
         let exit = Exit { code, at: "2026-01-01T00:00:00Z".to_owned(), message: "m".to_owned() };
-        Process::Ended { since: String::new(), exit, ago: Duration::from_secs(ago) }
+        Process::Ended { since: String::new(), ran: Duration::from_secs(60), exit, ago: Duration::from_secs(ago) }
     }
 
     fn running() -> Process {
-        Process::Running { since: String::new(), ready: true }
+        Process::Running { since: String::new(), ran: Duration::from_secs(60), ready: true }
     }
 
     /// What is done, in one word, and the phase that is said.
@@ -127,6 +141,7 @@ mod tests {
             Action::Start => "start".to_owned(),
             Action::Say(status) => format!("say {}", said(&status)),
             Action::Stop(status) => format!("stop {}", said(&status)),
+            Action::Kill => "kill".to_owned(),
             Action::Remove(status) => format!("remove {}", said(&status)),
         }
     }
@@ -149,6 +164,20 @@ mod tests {
         assert_eq!(word("Never", "Running", false, &ended(3, 1), 0), "say Failed");
         assert_eq!(word("Always", "Running", true, &ended(143, 0), 0), "remove Failed");
         assert_eq!(word("Always", "Running", true, &ended(0, 0), 0), "remove Succeeded");
+    }
+
+    #[test]
+    fn a_pod_runs_no_longer_than_it_may() {
+        let limited = |seconds: i64| {
+            let mut pod = pod("Always", "Running", false);
+            pod.spec.as_mut().unwrap().active_deadline_seconds = Some(seconds);
+            pod
+        };
+        assert_eq!(decide(&limited(60), &running(), 0, ""), Action::Kill);
+        assert!(matches!(decide(&limited(61), &running(), 0, ""), Action::Say(_)));
+        let Action::Say(said) = decide(&limited(60), &ended(137, 9), 0, "") else { panic!("it is not started again") };
+        assert_eq!((&said["status"]["phase"], &said["status"]["reason"]), (&json!("Failed"), &json!("DeadlineExceeded")));
+        assert_eq!(decide(&limited(60), &ended(0, 9), 0, ""), Action::Start, "it had ended by itself");
     }
 
     #[test]
