@@ -105,10 +105,14 @@ impl<S> Run<S> {
         self.states.get(step).map_or(Status::Skipped, |state| state.status)
     }
 
-    /// The first phase that has not ended; while the run is undone, the first of those that undo it.
+    /// The first phase that has not ended; while the run is undone, the one that is still in progress, then the first of those that undo it.
     pub fn phase(&self) -> Option<&Phase<S>> {
-        let phases = if self.unwinding() { &self.book.unwind } else { &self.book.phases };
-        phases.iter().find(|phase| phase.steps.iter().any(|step| !self.status(&step.id).ended()))
+        let unended = |phase: &&Phase<S>| phase.steps.iter().any(|step| !self.status(&step.id).ended());
+        if !self.unwinding() {
+            return self.book.phases.iter().find(unended);
+        }
+        let busy = |phase: &&Phase<S>| phase.steps.iter().any(|step| self.status(&step.id).in_progress());
+        self.book.phases.iter().find(busy).or_else(|| self.book.unwind.iter().find(unended))
     }
 
     /// Whether the point of no return has been passed: a step that commits has begun.

@@ -112,6 +112,19 @@ fn undoing_is_not_bound_to_the_deadline_and_survives_a_restart() {
     assert_eq!(finish(&orders).0, Outcome::Cancelled);
 }
 
+#[test]
+fn undoing_without_steps_still_ends_what_is_in_progress() {
+    let mut run = undoable(step("b"));
+    run.book.unwind = vec![Phase { name: "u".into(), concurrency: 1, steps: Vec::new() }];
+    let mut run = Run::new(run.book);
+    advance(&mut run, secs(0));
+    let retry = Status::Waiting { until: secs(50), then: Mode::Act };
+    run.settled(&"a".into(), retry, "", secs(1), Timestamp::UNIX_EPOCH);
+    run.cancelled("ada");
+    assert_eq!(finish(&advance(&mut run, secs(2))).0, Outcome::Cancelled);
+    assert_eq!(run.status(&"a".into()), Status::Cancelled);
+}
+
 /// Undoing steps of any kind, some of which fail or never end.
 fn any_undoable() -> impl Strategy<Value = Run<u8>> {
     (any_run(), any_run(), any::<prop::sample::Index>(), any::<bool>()).prop_map(|(run, undo, commits, has_commit)| {
@@ -130,7 +143,7 @@ fn any_undoable() -> impl Strategy<Value = Run<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig::with_cases(1024))]
 
     #[test]
     fn either_undone_or_gone_through_with(
