@@ -76,6 +76,8 @@ pub(super) fn runtime(draft: &mut Draft<'_>, left: &BTreeMap<DomainName, Duratio
 /// Shares out the time that is left to a run, where it is not about what was shared out before.
 pub(super) fn recut(draft: &mut Draft<'_>, id: &RunId, left: Duration) {
     let Some(record) = draft.state.run(id) else { return };
+    // A reading near zero must not end it with hosts still on: their stops are tried whatever the battery says.
+    let left = left.max(runbook::least(&record.run));
     let deadline = draft.now.boot.saturating_add(left);
     let worth = WORTH_A_CUT.max(left / 10);
     if record.run.deadline.is_none_or(|before| before.abs_diff(deadline) >= worth) {
