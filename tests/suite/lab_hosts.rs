@@ -264,7 +264,11 @@ fn a_test_that_is_killed_leaves_nothing() {
     let held = dir.path().join("held");
     let this = std::env::current_exe().unwrap();
     let mut child = Command::new(this);
-    child.args(["--exact", "a_test_that_is_killed_leaves_nothing"]).env("METIS_LAB_HELD", &held).stdout(Stdio::null()).stderr(Stdio::null());
+    child
+        .args(["--exact", "a_test_that_is_killed_leaves_nothing"])
+        .env("METIS_LAB_HELD", &held)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     let mut child = child.spawn().unwrap();
     let until = Instant::now() + Duration::from_mins(2);
     while !held.exists() {
