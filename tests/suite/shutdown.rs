@@ -168,6 +168,7 @@ fn arming_is_refused_with_all_reasons_or_holds_until_disarmed() {
     assert_eq!((armed.code, armed.out.lines().next()), (Some(0), Some("ARMED: a trigger leads to host-poweroff")), "{armed:?}");
     let status = daemon.json(&["status"]).unwrap();
     assert_eq!((&status["armed"], &status["on_trigger"]), (&true.into(), &"host-poweroff".into()));
+    assert_eq!(status["phase"], "watching; armed: a trigger leads to host-poweroff", "systemd's STATUS=");
     // It is a fact, and survives whatever becomes of the daemon.
     daemon.kill().unwrap();
     daemon.start().unwrap();

@@ -112,7 +112,7 @@ impl ShutdownView {
             let (power, back) = match (h.powers_off, h.returns.as_str()) {
                 (false, _) => ("stays on", plain("-")),
                 (true, "by-hand") => ("off", cell("a person presses its button", Tone::Warn)),
-                (true, "ac-cycle") => ("off", plain("by itself, once its power was cut and is back")),
+                (true, "ac-cycle") => ("off", plain("by itself after a power cut")),
                 (true, "wake-on-lan") => ("off", plain("by a magic packet")),
                 (true, other) => ("off", plain(other)),
             };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use super::tell::on_trigger;
 use super::{Belief, ClaimRecord, RunRecord, SettingsState, State, StepProgress, TriggerRecord, outage};
 use crate::power::{Snapshot, UpsState};
 use crate::runbook::Status;
@@ -149,7 +150,13 @@ fn phase_line(state: &State, power: &Snapshot) -> String {
     if let Some(trouble) = &state.journal_trouble {
         parts.push(format!("journal degraded: {trouble}"));
     }
-    if parts.is_empty() { "watching".to_owned() } else { parts.join("; ") }
+    if parts.is_empty() {
+        parts.push("watching".to_owned());
+    }
+    if state.on_trigger() != OnTrigger::Observe {
+        parts.push(format!("armed: a trigger leads to {}", on_trigger(state.on_trigger())));
+    }
+    parts.join("; ")
 }
 
 /// Whether a trigger stands that says it all.
