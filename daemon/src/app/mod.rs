@@ -90,8 +90,8 @@ fn shutdown(arguments: &DaemonArguments, standalone: &StandaloneArguments) -> Ex
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
-    // What happens is printed; the log has its place beside it only for what is wrong.
-    if let Err(error) = logging::install("warn") {
+    // What happens is printed; the log is left what nobody would print.
+    if let Err(error) = logging::install("error") {
         complain(&format!("metisd shutdown: {error:#}"));
     }
     match standalone::run(standalone, &loaded) {

@@ -1,11 +1,12 @@
 //! `metisd shutdown --standalone`: stops the site without a running daemon. Same plan, same steps, an own control loop; what is known of
 //! the run is printed in lines.
 
+mod ground;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use metis_proto::v1;
 use metisctl::view::run::{EventView, RunView};
 use metisctl::view::shutdown::ShutdownView;
 use metisctl::{Console, Exit};
@@ -14,6 +15,8 @@ use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+use ground::{Ground, Refusal};
 
 use super::args::StandaloneArguments;
 use super::problems::Problems;
@@ -25,20 +28,19 @@ use super::{complain, daemon, perform, real, say};
 use crate::api::port::{PlanError, Power as _, ShutdownQuestion};
 use crate::api::{self, HostFacts};
 use crate::config::Settings;
-use crate::control::{Fact, Handle, Reply, Request, Told};
+use crate::control::{Fact, Handle, Reply, Request, RunRecord, Told};
 use crate::host::clock::Clock;
-use crate::journal::{OpenError, Opened, UpsHistory};
+use crate::journal::{Opened, UpsHistory};
 use crate::power::nut::Held;
+use crate::runbook::Status;
 use crate::secrets;
-use crate::site::{Cause, RunId};
+use crate::site::{Cause, RunId, Step};
 
-/// A state directory that is not opened within this time hangs.
-const OPEN_WITHIN: Duration = Duration::from_secs(10);
-/// A daemon that does not answer within this time hangs.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// UPSes are waited for no longer than this before the plan is made.
 const HEARD_WITHIN: Duration = Duration::from_secs(3);
-/// The loop, and what was ordered last, have this long to end.
+/// This host's power-off is tried so long, and then takes its time; the system's SIGTERM ends the wait.
+const POWER_OFF_WITHIN: Duration = Duration::from_secs(120);
+/// The loop has this long to end.
 const END_WITHIN: Duration = Duration::from_secs(10);
 
 /// Plans, and with `--execute` does it. The exit code is metisctl's.
@@ -76,106 +78,6 @@ fn may_run(settings: &Settings) -> bool {
     use std::os::unix::fs::MetadataExt as _;
     let own = nix::unistd::geteuid();
     own.is_root() || std::fs::metadata(&settings.daemon.state_dir).is_ok_and(|dir| dir.uid() == own.as_raw())
-}
-
-/// Where the run is recorded.
-struct Ground {
-    opened: Opened,
-    history: UpsHistory,
-    _temporary: Option<tempfile::TempDir>,
-}
-
-/// Why the state directory cannot be had.
-enum Refusal {
-    /// For people, with what to do.
-    Refused(String),
-    Failed(anyhow::Error),
-}
-
-impl Ground {
-    /// Opens the state directory of `settings`. A dry run gets one of its own, and with `--beside` one below the runtime directory stands
-    /// in for it; `settings` then say so, and whatever is stored goes there.
-    fn find(
-        arguments: &StandaloneArguments,
-        settings: &mut Settings,
-        clock: &Clock,
-        runtime: &tokio::runtime::Runtime,
-    ) -> Result<Self, Refusal> {
-        let temporary = if arguments.shutdown.execute {
-            None
-        } else {
-            Some(tempfile::tempdir().context("a folder for the dry run").map_err(Refusal::Failed)?)
-        };
-        let mut spill = settings.daemon.runtime_dir.clone();
-        if let Some(temporary) = &temporary {
-            settings.daemon.state_dir = temporary.path().join("state");
-            spill = temporary.path().to_path_buf();
-        } else if arguments.beside {
-            spill = settings.daemon.runtime_dir.join("standalone");
-            settings.daemon.state_dir = spill.join("state");
-            complain(&format!("beside a metisd that hangs: this run is recorded below {} only", spill.display()));
-        }
-        let (mut opened, clock) = (settings.clone(), clock.clone());
-        // The word for the shutdown hook stays where the hook looks for it.
-        opened.daemon.runtime_dir = spill;
-        let open = move || -> anyhow::Result<(Opened, UpsHistory)> {
-            std::fs::create_dir_all(&opened.daemon.runtime_dir).context("making the runtime directory")?;
-            let journal = daemon::open_journal(&opened, &clock)?;
-            let (history, _) = UpsHistory::open(&opened.daemon.state_dir, &clock.now()).context("opening the UPS history")?;
-            Ok((journal, history))
-        };
-        match within(OPEN_WITHIN, open) {
-            None => Err(Refusal::Refused(format!(
-                "{} does not answer within {} s: its disk hangs. To go on without it: add --beside",
-                settings.daemon.state_dir.display(),
-                OPEN_WITHIN.as_secs()
-            ))),
-            Some(Ok((opened, history))) => Ok(Self { opened, history, _temporary: temporary }),
-            Some(Err(error)) => match error.downcast_ref::<OpenError>() {
-                Some(OpenError::Held { pid, .. }) => {
-                    let socket = &settings.api.socket;
-                    Err(Refusal::Refused(held(*pid, socket, runtime.block_on(answers(socket)))))
-                }
-                _ => Err(Refusal::Failed(error)),
-            },
-        }
-    }
-}
-
-/// What it gives, unless it takes longer; then it is left to its fate.
-fn within<T: Send + 'static>(limit: Duration, what: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    let (done, result) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        let _ = done.send(what());
-    });
-    result.recv_timeout(limit).ok()
-}
-
-/// Whether the metisd behind that socket serves.
-async fn answers(socket: &std::path::Path) -> bool {
-    let ask = async {
-        let channel = metis_proto::connect(socket, ANSWER_WITHIN).await.ok()?;
-        v1::status_client::StatusClient::new(channel).get(v1::GetStatusRequest {}).await.ok()
-    };
-    tokio::time::timeout(ANSWER_WITHIN, ask).await.ok().flatten().is_some()
-}
-
-/// Why the state directory cannot be had, and what to do.
-fn held(pid: Option<u32>, socket: &std::path::Path, answers: bool) -> String {
-    let holder = pid.map_or_else(|| "a metisd".to_owned(), |pid| format!("metisd (process {pid})"));
-    let socket = socket.display();
-    if answers {
-        return format!(
-            "refused: {holder} runs and answers on {socket}: use `metisctl shutdown`, or stop it first (`systemctl stop metisd`)"
-        );
-    }
-    let kill = pid.map_or_else(String::new, |pid| format!(", or without systemd `kill -9 {pid}`"));
-    format!(
-        "refused: {holder} holds the state directory and does not answer on {socket} within {} s. Either end it, then run this again: \
-         `systemctl kill --signal=KILL metisd.service; systemctl stop metisd.socket metisd.service`{kill}. Or go on beside it with \
-         --beside: this run is then recorded in the runtime directory only, and the hung one must not wake up",
-        ANSWER_WITHIN.as_secs()
-    )
 }
 
 struct Standalone {
@@ -320,10 +222,10 @@ impl Standalone {
                 break;
             }
         }
-        self.report(parts, run).await
+        self.report(parts, run, signals).await
     }
 
-    async fn report(&self, parts: &Parts, run: &RunId) -> anyhow::Result<Exit> {
+    async fn report(&self, parts: &Parts, run: &RunId, signals: &mut Signals) -> anyhow::Result<Exit> {
         let mut views = parts.handle.views();
         let has_ended = |view: &Arc<crate::control::View>| view.run(run.as_str()).is_some_and(|record| record.run.outcome.is_some());
         let _ = tokio::time::timeout(Duration::from_secs(2), views.wait_for(has_ended)).await;
@@ -331,6 +233,11 @@ impl Standalone {
         let message = api::run_message(&record, &self.clock.now());
         let exit = metisctl::view::run::exit(message.phase).unwrap_or(Exit::Failed);
         print(|console| format!("\n{}", RunView::from(message).story(&console.look(None))));
+        if powers_off(&record) {
+            // Whoever orders it lives in this process.
+            say("this host is powered off now");
+            let _ = tokio::time::timeout(POWER_OFF_WITHIN, signals.next()).await;
+        }
         Ok(exit)
     }
 }
@@ -357,6 +264,12 @@ async fn heard(handle: &Handle) {
     let mut views = handle.views();
     let all = views.wait_for(|view| view.power.iter().flat_map(|power| &power.upses).all(|ups| ups.last_heard.is_some()));
     let _ = tokio::time::timeout(HEARD_WITHIN, all).await;
+}
+
+/// Whether the run ended with the order to power this host off.
+fn powers_off(record: &RunRecord) -> bool {
+    let mut last = record.run.book.steps().filter(|step| matches!(step.action, Step::PowerOffThisHost { .. }));
+    last.any(|step| record.run.status(&step.id) == Status::Done)
 }
 
 fn ended(handle: &Handle, run: &RunId) -> bool {
