@@ -313,7 +313,7 @@ pub(super) fn domain(state: &DomainState, acted: bool) -> v1::Domain {
         margin: state.margin.map(signed),
         would_trigger: state.would_trigger.map(timestamp),
         trigger: state.trigger.as_ref().map(|t| v1::Trigger { at: Some(timestamp(t.at)), because: t.because.clone(), acted }),
-        budget_source: "configured".to_owned(),
+        budget_source: if state.budget_learned { "learned from real runs" } else { "configured" }.to_owned(),
         budget_lines: Vec::new(),
         safety_factor: state.safety_factor,
     }

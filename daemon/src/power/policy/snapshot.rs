@@ -71,6 +71,8 @@ pub struct DomainState {
     pub nodes: BTreeSet<NodeName>,
     /// What a shutdown is taken to need.
     pub budget: Duration,
+    /// The budget comes from real runs; false: it is `power.shutdown_budget`.
+    pub budget_learned: bool,
     /// A runtime of this factor x budget, or less, is a trigger.
     pub safety_factor: f64,
     /// Runtime left: the shortest of the feeds that keep it up (of all feeds, when none does).
@@ -149,6 +151,7 @@ fn domain_state(
         upses: config.upses.clone(),
         nodes: config.nodes.clone(),
         budget,
+        budget_learned: settings.budgets.contains_key(&config.name),
         safety_factor: settings.thresholds.runtime_safety_factor,
         runtime,
         margin: runtime.and_then(|runtime| SignedDuration::try_from_secs_f64(budget::margin_seconds(settings, budget, runtime)).ok()),

@@ -398,3 +398,17 @@ proptest! {
         prop_assert_eq!(play.triggers, Vec::<String>::new());
     }
 }
+
+#[test]
+fn a_budget_says_where_it_comes_from() {
+    let mut settings = settings(&["ups@host"]);
+    let domain = settings.domains[0].name.clone();
+    let shown = |settings: &Settings| {
+        let play = Play::new(settings.clone());
+        let domain = play.watch.snapshot(&play.settings, &play.now).domains.remove(0);
+        (domain.budget.as_secs(), domain.budget_learned, domain.safety_factor.to_string())
+    };
+    assert_eq!(shown(&settings), (300, false, "1.1".to_owned()));
+    settings.budgets.insert(domain, Duration::from_secs(95));
+    assert_eq!(shown(&settings), (95, true, "1.1".to_owned()));
+}
