@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "metis/v1/common.proto",
     "metis/v1/status.proto",
     "metis/v1/ups.proto",
     "metis/v1/power.proto",
     "metis/v1/card.proto",
     "metis/v1/runs.proto",
+    "metis/v1/leases.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

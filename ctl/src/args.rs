@@ -103,12 +103,20 @@ pub enum Command {
     /// the point of no return, what a cancellation before it would undo, and how each host comes back. It waits for nothing and
     /// changes nothing. With --execute the run is the daemon's: Ctrl-C detaches, the shutdown goes on (`run cancel` ends it).
     Shutdown(ShutdownArgs),
+    /// Start the cluster through its gates; a dry run without --execute
+    ///
+    /// What is so already is only looked at: on a healthy cluster nothing is changed. The dry run prints every step with the command a
+    /// person would type; it asks nobody. With --execute the run is the daemon's: Ctrl-C detaches, the start-up goes on.
+    Startup(StartupArgs),
     /// Act upon triggers from now on: a domain that is about to lose power is shut down without asking
     ///
     /// It is refused while something stands against it, e.g. upsmon as primary of a UPS on metisd's host; all of it is listed.
     Arm(ArmArgs),
     /// Only record triggers from now on; a shutdown that is under way goes on
     Disarm,
+    /// List, renew and release the cordons that metis holds
+    #[command(args_conflicts_with_subcommands = true)]
+    Lease(LeaseArgs),
     /// List, show, watch and cancel runs
     #[command(args_conflicts_with_subcommands = true)]
     Run(RunArgs),
@@ -228,6 +236,69 @@ pub struct BurnArgs {
     /// Do it: everything on the device is lost
     #[arg(long)]
     pub yes: bool,
+}
+
+/// `lease`.
+#[derive(Debug, Args)]
+pub struct LeaseArgs {
+    /// Which of it; `list` where absent
+    #[command(subcommand)]
+    pub command: Option<LeaseCommand>,
+}
+
+/// What is done with leases.
+#[derive(Debug, Subcommand)]
+pub enum LeaseCommand {
+    /// Show the cordons that metis holds: which run placed them, and when they expire
+    List,
+    /// Give a cordon more time; a dry run without --execute
+    Renew {
+        /// The node, by its Kubernetes name
+        node: String,
+        /// From now on, e.g. 2h; cluster.cordon_lease of metis.yaml where absent
+        #[arg(long = "for", value_parser = ceiling, value_name = "SPAN")]
+        span: Option<Duration>,
+        /// Do it
+        #[arg(long)]
+        execute: bool,
+    },
+    /// Uncordon a node that metis cordoned; a dry run without --execute
+    Release {
+        /// The node, by its Kubernetes name
+        node: String,
+        /// Do it
+        #[arg(long)]
+        execute: bool,
+    },
+}
+
+/// `startup`.
+#[derive(Debug, Args)]
+pub struct StartupArgs {
+    /// Show what a start-up waits for and what refuses one, as tables
+    #[arg(long, conflicts_with_all = ["execute", "ignore", "allow_on_battery", "min_startup_battery", "startup_stability_window"])]
+    pub list: bool,
+    /// Why, for the record and the reports
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
+    pub reason: String,
+    /// Do not wait for this host; the run ends degraded (exit code 5) where it is not back at the end; may be given more than once
+    #[arg(long = "ignore-node", value_name = "NODE")]
+    pub ignore: Vec<String>,
+    /// Go on while a UPS runs on battery
+    #[arg(long)]
+    pub allow_on_battery: bool,
+    /// Every UPS holds at least so much, in percent; startup.min_battery where absent (35 as shipped)
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub min_startup_battery: Option<u32>,
+    /// Refuse unless a UPS was heard from
+    #[arg(long)]
+    pub require_ups_battery: bool,
+    /// So long nothing may regress at the end, e.g. 180 (seconds) or 3m; startup.stability_window where absent
+    #[arg(long, value_parser = ceiling, value_name = "SPAN")]
+    pub startup_stability_window: Option<Duration>,
+    /// Do it
+    #[arg(long)]
+    pub execute: bool,
 }
 
 /// `shutdown`.

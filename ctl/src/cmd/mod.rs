@@ -6,10 +6,12 @@ pub mod completions;
 pub mod config;
 pub mod device;
 pub mod image;
+pub mod lease;
 pub mod man;
 pub mod plan;
 pub mod run;
 pub mod shutdown;
+pub mod startup;
 pub mod status;
 pub mod ups;
 

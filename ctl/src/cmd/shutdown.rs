@@ -60,6 +60,6 @@ fn request(args: &ShutdownArgs) -> v1::ShutdownRequest {
     }
 }
 
-fn duration(d: Duration) -> prost_types::Duration {
+pub(super) fn duration(d: Duration) -> prost_types::Duration {
     prost_types::Duration { seconds: i64::try_from(d.as_secs()).unwrap_or(i64::MAX), nanos: 0 }
 }

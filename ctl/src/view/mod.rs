@@ -4,9 +4,11 @@
 
 pub mod arm;
 pub mod card;
+pub mod lease;
 pub mod plan;
 pub mod run;
 pub mod shutdown;
+pub mod startup;
 pub mod status;
 mod timeline;
 pub mod ups;

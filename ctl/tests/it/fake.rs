@@ -11,6 +11,7 @@ use metis_proto::v1;
 use metis_proto::v1::card_server::{Card, CardServer};
 use metis_proto::v1::image_request::Message as Asked;
 use metis_proto::v1::image_response::Message as Answer;
+use metis_proto::v1::leases_server::{Leases, LeasesServer};
 use metis_proto::v1::power_server::{Power, PowerServer};
 use metis_proto::v1::runs_server::{Runs, RunsServer};
 use metis_proto::v1::status_server::StatusServer;
@@ -21,7 +22,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use crate::{sample, shutdown};
+use crate::{lease, sample, shutdown, startup};
 
 type Stream<T> = Pin<Box<dyn futures::Stream<Item = Result<T, Status>> + Send>>;
 type Answered<T> = Result<Response<T>, Status>;
@@ -92,6 +93,7 @@ pub struct Heard {
     pub result: Option<v1::ImageResult>,
     pub burns: Vec<v1::BurnRequest>,
     pub shutdowns: Vec<v1::ShutdownRequest>,
+    pub startups: Vec<v1::StartupRequest>,
     pub arms: Vec<v1::ArmRequest>,
     pub watches: Vec<u64>,
 }
@@ -128,6 +130,7 @@ impl Fake {
                 .add_service(UpsServer::new(script.clone()))
                 .add_service(CardServer::new(script.clone()))
                 .add_service(PowerServer::new(script.clone()))
+                .add_service(LeasesServer::new(script.clone()))
                 .add_service(RunsServer::new(script))
                 .serve_with_incoming(UnixListenerStream::new(listener)),
         );
@@ -303,6 +306,21 @@ impl Power for Script {
         Ok(Response::new(v1::ShutdownResponse { run, plan: Some(plan), hosts: shutdown::hosts() }))
     }
 
+    async fn startup(&self, request: Request<v1::StartupRequest>) -> Answered<v1::StartupResponse> {
+        let request = request.into_inner();
+        self.hear(|h| h.startups.push(request.clone()));
+        if request.execute {
+            self.admit_as(v1::Role::Admin)?;
+        }
+        let run = if request.execute { "shutdown-3".to_owned() } else { String::new() };
+        let refusals = if self.fault == Fault::PlanRefuses { startup::guards() } else { Vec::new() };
+        Ok(Response::new(v1::StartupResponse { run, plan: Some(v1::Plan { refusals, ..startup::plan() }) }))
+    }
+
+    async fn gates(&self, _: Request<v1::GatesRequest>) -> Answered<v1::GatesResponse> {
+        Ok(Response::new(startup::tables()))
+    }
+
     async fn arm(&self, request: Request<v1::ArmRequest>) -> Answered<v1::ArmResponse> {
         let request = request.into_inner();
         self.hear(|h| h.arms.push(request));
@@ -322,6 +340,30 @@ impl Power for Script {
     async fn disarm(&self, _: Request<v1::DisarmRequest>) -> Answered<v1::DisarmResponse> {
         self.admit_as(v1::Role::Admin)?;
         Ok(Response::new(v1::DisarmResponse { was_armed: true, active: vec!["shutdown-3".into()] }))
+    }
+}
+
+#[tonic::async_trait]
+impl Leases for Script {
+    async fn list(&self, _: Request<v1::ListLeasesRequest>) -> Answered<v1::ListLeasesResponse> {
+        Ok(Response::new(lease::leases()))
+    }
+
+    async fn renew(&self, request: Request<v1::RenewLeaseRequest>) -> Answered<v1::LeaseResponse> {
+        let request = request.into_inner();
+        if request.execute {
+            self.admit_as(v1::Role::Maintenance)?;
+        }
+        let span = request.span.map_or_else(|| "as configured".to_owned(), |span| format!("for {} s", span.seconds));
+        Ok(Response::new(v1::LeaseResponse { done: format!("{} {span}, execute: {}", request.node, request.execute) }))
+    }
+
+    async fn release(&self, request: Request<v1::ReleaseLeaseRequest>) -> Answered<v1::LeaseResponse> {
+        let request = request.into_inner();
+        if request.execute {
+            self.admit_as(v1::Role::Maintenance)?;
+        }
+        Ok(Response::new(v1::LeaseResponse { done: format!("{} released, execute: {}", request.node, request.execute) }))
     }
 }
 

@@ -12,9 +12,11 @@
 mod cli;
 mod fake;
 mod files;
+mod lease;
 mod sample;
 mod shutdown;
 mod signals;
+mod startup;
 mod tunnel;
 
 use std::path::Path;

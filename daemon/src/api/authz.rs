@@ -26,8 +26,14 @@ const RPCS: &[(&str, Option<Role>)] = &[
     ("/metis.v1.Card/Image", Some(Role::Maintenance)),
     // The plan is for everybody; executing it needs admin, which the handler asks for.
     ("/metis.v1.Power/Shutdown", Some(Role::Viewer)),
+    ("/metis.v1.Power/Startup", Some(Role::Viewer)),
+    ("/metis.v1.Power/Gates", Some(Role::Viewer)),
     ("/metis.v1.Power/Arm", Some(Role::Viewer)),
     ("/metis.v1.Power/Disarm", Some(Role::Admin)),
+    ("/metis.v1.Leases/List", Some(Role::Viewer)),
+    // Looking is for everybody; execute needs maintenance, which the handler asks for.
+    ("/metis.v1.Leases/Renew", Some(Role::Viewer)),
+    ("/metis.v1.Leases/Release", Some(Role::Viewer)),
     ("/metis.v1.Runs/List", Some(Role::Viewer)),
     ("/metis.v1.Runs/Get", Some(Role::Viewer)),
     ("/metis.v1.Runs/Watch", Some(Role::Viewer)),

@@ -4,6 +4,7 @@ mod authz;
 mod card;
 mod convert;
 mod errors;
+mod leases;
 mod peer;
 pub mod port;
 mod power;

@@ -90,6 +90,23 @@ pub struct ShutdownPlan {
     pub remaining: Option<Duration>,
 }
 
+/// A start-up as a caller wants it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StartupQuestion {
+    /// For people.
+    pub reason: String,
+    /// Hosts that are not waited for.
+    pub ignore: BTreeSet<NodeName>,
+    /// Goes on while a UPS runs on battery.
+    pub allow_on_battery: bool,
+    /// Least charge of every UPS, in percent; `startup.min_battery` where absent.
+    pub min_battery: Option<u8>,
+    /// A UPS must have been heard from; also where `startup.require_ups_battery` says so.
+    pub require_ups_battery: bool,
+    /// So long nothing may regress at the end; `startup.stability_window` where absent.
+    pub stability_window: Option<Duration>,
+}
+
 /// What stands against arming, and what it would do.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Arming {
@@ -198,6 +215,21 @@ pub trait Site: Send + Sync + 'static {
 pub trait Power: Send + Sync + 'static {
     /// Plans a shutdown; changes nothing.
     async fn plan_shutdown(&self, question: ShutdownQuestion) -> Result<ShutdownPlan, PlanError>;
+
+    /// Plans a start-up; changes nothing, and asks nobody.
+    async fn plan_startup(&self, question: StartupQuestion) -> Result<Runbook<Step>, PlanError>;
+
+    /// The table of gates with the patience of the settings.
+    fn gates(&self) -> Vec<(&'static crate::cluster::startup::Row, Duration)>;
+
+    /// Gives the lease on a node until then; what was done.
+    async fn renew_lease(&self, requester: String, node: String, expires: jiff::Timestamp) -> Result<String, PlanError>;
+
+    /// Clears the cordon that metis holds on a node; what was done.
+    async fn release_lease(&self, requester: String, node: String) -> Result<String, PlanError>;
+
+    /// `cluster.cordon_lease`.
+    fn lease_span(&self) -> Duration;
 
     /// What stands against acting upon a trigger.
     async fn arming(&self) -> Result<Arming, PlanError>;

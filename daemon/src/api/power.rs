@@ -9,10 +9,11 @@ use tonic::{Request, Response, Status};
 
 use super::authz::Admitted;
 use super::card::plan_status;
-use super::port::{ShutdownPlan, ShutdownQuestion};
+use super::port::{ShutdownPlan, ShutdownQuestion, StartupQuestion};
 use super::{Context, Role, convert, errors};
-use crate::cluster::ShutdownMode;
+use crate::cluster::{ShutdownMode, startup};
 use crate::control::{self, Reply};
+use crate::runbook::Runbook;
 use crate::site::{Cause, DomainName, NodeName, OnTrigger, RunId, Step};
 
 /// The kind of the runs that this service begins.
@@ -101,7 +102,41 @@ fn armed_mode(mode: OnTrigger) -> v1::ShutdownMode {
     }
 }
 
+fn startup_question(asked: v1::StartupRequest) -> Result<StartupQuestion, Status> {
+    let min_battery = asked.min_battery.map(|percent| u8::try_from(percent).ok().filter(|percent| *percent <= 100));
+    if min_battery == Some(None) {
+        return Err(Status::invalid_argument("min_battery is a percentage: 0 to 100"));
+    }
+    Ok(StartupQuestion {
+        reason: asked.reason,
+        ignore: asked.ignore.into_iter().map(NodeName::from).collect(),
+        allow_on_battery: asked.allow_on_battery,
+        min_battery: min_battery.flatten(),
+        require_ups_battery: asked.require_ups_battery,
+        stability_window: span(asked.stability_window, "stability_window")?,
+    })
+}
+
+/// For the record: what was asked for.
+fn startup_target(question: &StartupQuestion) -> String {
+    let mut words = vec!["the cluster".to_owned()];
+    words.extend(question.ignore.iter().map(|node| format!("without {node}")));
+    words.extend(question.allow_on_battery.then(|| "also on battery".to_owned()));
+    words.extend(question.min_battery.map(|percent| format!("from {percent} % of charge")));
+    words.extend((!question.reason.is_empty()).then(|| format!("because {}", question.reason)));
+    words.join(", ")
+}
+
 impl Context {
+    async fn begin_startup(&self, caller: &Admitted, runbook: &Runbook<Step>) -> Result<RunId, Status> {
+        let (requester, runbook) = (caller.caller.label(), runbook.clone());
+        match self.ask(control::Request::Admit { requester, runbook, cause: Cause::Person, within: None }).await? {
+            Reply::Admitted { run } => Ok(run),
+            Reply::Refused { guards } => Err(errors::refused(&guards)),
+            other => Err(Status::internal(format!("unexpected answer to a request: {other:?}"))),
+        }
+    }
+
     async fn begin_shutdown(&self, caller: &Admitted, plan: &ShutdownPlan) -> Result<RunId, Status> {
         let (requester, runbook) = (caller.caller.label(), plan.runbook.clone());
         let asked = control::Request::Admit { requester, runbook, cause: Cause::Person, within: plan.remaining };
@@ -126,6 +161,37 @@ impl Power for PowerService {
         let plan = self.0.power.plan_shutdown(question).await.map_err(plan_status)?;
         let run = if execute { self.0.begin_shutdown(&caller, &plan).await?.to_string() } else { String::new() };
         Ok(Response::new(answer(run, &plan)))
+    }
+
+    async fn startup(&self, request: Request<v1::StartupRequest>) -> Result<Response<v1::StartupResponse>, Status> {
+        let caller = Admitted::of(&request)?;
+        let asked = request.into_inner();
+        let execute = asked.execute;
+        let question = startup_question(asked)?;
+        if execute {
+            self.0.require(&caller, Role::Admin, "Power.Startup").await?;
+            self.0.audit(&caller, "Power.Startup", &startup_target(&question)).await?;
+        }
+        let runbook = self.0.power.plan_startup(question).await.map_err(plan_status)?;
+        let run = if execute { self.0.begin_startup(&caller, &runbook).await?.to_string() } else { String::new() };
+        Ok(Response::new(v1::StartupResponse { run, plan: Some(convert::plan(&runbook, None)) }))
+    }
+
+    async fn gates(&self, request: Request<v1::GatesRequest>) -> Result<Response<v1::GatesResponse>, Status> {
+        Admitted::of(&request)?;
+        let gates = self.0.power.gates().into_iter().map(|(row, patience)| v1::Gate {
+            name: row.name.to_owned(),
+            needs: row.needs.to_owned(),
+            probe: row.probe.to_owned(),
+            patience: prost_types::Duration::try_from(patience).ok(),
+            on_failure: row.on_failure.to_owned(),
+        });
+        let guards = startup::GUARDS.iter().map(|row| v1::GuardRow {
+            name: row.name.to_owned(),
+            refuses: row.refuses.to_owned(),
+            waiver: row.waiver.unwrap_or("").to_owned(),
+        });
+        Ok(Response::new(v1::GatesResponse { gates: gates.collect(), guards: guards.collect() }))
     }
 
     async fn arm(&self, request: Request<v1::ArmRequest>) -> Result<Response<v1::ArmResponse>, Status> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use futures::StreamExt;
 use metis_proto::v1::card_server::CardServer;
+use metis_proto::v1::leases_server::LeasesServer;
 use metis_proto::v1::power_server::PowerServer;
 use metis_proto::v1::runs_server::RunsServer;
 use metis_proto::v1::status_server::StatusServer;
@@ -17,7 +18,7 @@ use tonic::Status;
 
 use super::authz::{Admitted, AuthzLayer, OnRefused, RoleTable};
 use super::port::{Power, Site};
-use super::{Caller, PeerStream, Role, card, errors, power, runs, status, ups};
+use super::{Caller, PeerStream, Role, card, errors, leases, power, runs, status, ups};
 use crate::control::{Audit, Handle, HandleError, Reply, Request};
 use crate::journal::Reader;
 use crate::site::Now;
@@ -131,6 +132,7 @@ pub async fn serve(
     health.set_serving::<CardServer<card::CardService>>().await;
     health.set_serving::<PowerServer<power::PowerService>>().await;
     health.set_serving::<RunsServer<runs::RunsService>>().await;
+    health.set_serving::<LeasesServer<leases::LeasesService>>().await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(metis_proto::DESCRIPTOR_SET)
@@ -146,6 +148,7 @@ pub async fn serve(
         .add_service(UpsServer::new(ups::UpsService(context.clone())))
         .add_service(CardServer::new(card::CardService(context.clone())))
         .add_service(PowerServer::new(power::PowerService(context.clone())))
+        .add_service(LeasesServer::new(leases::LeasesService(context.clone())))
         .add_service(RunsServer::new(runs::RunsService(context)))
         .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
     let late = async {

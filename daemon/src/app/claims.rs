@@ -30,6 +30,12 @@ pub async fn release(handle: &Handle, run: &RunId, objects: Vec<ObjectRef>, beca
     handle.request(request).await.map(drop).map_err(|error| format!("what was undone could not be recorded: {error}"))
 }
 
+/// What metis changed so in any run, oldest first, and has not undone.
+pub fn held_by_any(handle: &Handle, change: Change) -> Vec<ObjectRef> {
+    let view = handle.view();
+    view.claims.iter().filter(|record| record.claim.change == change).map(|record| record.claim.object.clone()).collect()
+}
+
 /// What that run changed so, oldest first, and has not undone.
 pub fn held(handle: &Handle, run: &RunId, change: Change) -> Vec<ObjectRef> {
     let view = handle.view();

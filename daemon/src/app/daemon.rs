@@ -17,7 +17,7 @@ use super::reload::{self, Loaded, Reload, adopted};
 use super::site::RealSite;
 use super::watch::{self as ups_watch, PowerWatch};
 use super::world::{World, credentials_directory};
-use super::{budgets, listen, perform, real};
+use super::{budgets, leases, listen, perform, real};
 use crate::api::{self, HostFacts, RoleTable};
 use crate::config::Settings;
 use crate::control::{self, Fact, Handle, Mailbox, Request};
@@ -110,6 +110,7 @@ impl Daemon {
         tasks.spawn("effects", perform::effects(orders, Arc::clone(&world), handle.clone()));
         tasks.spawn("UPS transitions", ups_watch::transitions(handle.clone(), self.history.clone()));
         tasks.spawn("budgets", budgets::keep(Arc::clone(&world), handle.clone(), settings_receiver.clone(), stop.clone()));
+        tasks.spawn("cordon leases", leases::keep(Arc::clone(&world), handle.clone(), problems.clone(), stop.clone()));
         let (history, clock) = (self.history.clone(), self.clock.clone());
         let power =
             PowerWatch { settings: settings_receiver, handle: handle.clone(), history, secrets, problems: problems.clone(), clock, held };

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::parts::Parts;
 use super::world::World;
 use crate::cluster::port::Facts;
-use crate::cluster::{ShutdownMode, ShutdownOrder, shutdown};
+use crate::cluster::{ShutdownMode, ShutdownOrder, shutdown, startup};
 use crate::control::{Handle, Reply, Request, RunRecord, View};
 use crate::report::{self, Subject, TriggerReading};
 use crate::site::{Cause, DomainName, NodeName, Now, OnTrigger, RunId};
@@ -108,10 +108,10 @@ pub async fn report(world: &World, view: &View, record: &RunRecord, message_id: 
     let trigger = trigger.as_ref();
     let report = report::report(&Subject { id, run, requester, cause, trigger, settings, boot_id, started, ended, ended_boot, reason });
     tracing::info!(metis.run = %id, message_id, "{}", report.story());
-    if run.book.kind != "shutdown" {
+    if !matches!(run.book.kind.as_str(), shutdown::KIND | startup::KIND) {
         return;
     }
-    let path = world.settings().daemon.state_dir.join("last-shutdown-report.json");
+    let path = world.settings().daemon.state_dir.join(format!("last-{}-report.json", run.book.kind));
     let write = tokio::task::spawn_blocking(move || {
         let text = serde_json::to_vec_pretty(&report).context("a report as JSON")?;
         replace(&path, &text).with_context(|| format!("writing {}", path.display()))

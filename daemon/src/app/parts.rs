@@ -1,11 +1,14 @@
 //! Through what the site is changed: real rooms, or simulated ones with the same ports.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
+use tokio::time::Instant;
 
 use crate::cluster;
-use crate::cluster::port::Cluster;
+use crate::cluster::port::{Cluster, Platform};
+use crate::cluster::seen::Seen;
 use crate::config::Settings;
 use crate::host::port::Hosts;
 use crate::power::port::Primary;
@@ -21,6 +24,10 @@ pub struct Parts {
     pub hosts: Arc<dyn Hosts>,
     /// The cluster; `None`: the site has none, or its kubeconfig cannot be read, and why.
     pub cluster: Result<Arc<dyn Cluster>, String>,
+    /// The same as a start-up looks at it.
+    pub platform: Result<Arc<dyn Platform>, String>,
+    /// The newest look at it, for all gates that are judged side by side.
+    pub look: Look,
     /// UPSes of which this host is the primary.
     pub primary: Arc<dyn Primary>,
 }
@@ -32,6 +39,23 @@ impl Parts {
     /// It is not there any more.
     pub fn host(&self, name: &NodeName) -> Result<&Host, String> {
         self.topology.hosts.get(name).ok_or_else(|| format!("{name} is no host of the inventory"))
+    }
+}
+
+/// A look at the cluster that several share: its lists are long, and gates are judged for every node side by side.
+#[derive(Default)]
+pub struct Look(tokio::sync::Mutex<Option<(Instant, Arc<Seen>)>>);
+
+impl Look {
+    /// One that is not older than `age`.
+    pub async fn not_older(&self, age: Duration, platform: &dyn Platform, within: Duration) -> Arc<Seen> {
+        let mut newest = self.0.lock().await;
+        if let Some((_, seen)) = newest.as_ref().filter(|(at, _)| at.elapsed() < age) {
+            return Arc::clone(seen);
+        }
+        let seen = Arc::new(platform.see(within).await);
+        *newest = Some((Instant::now(), Arc::clone(&seen)));
+        seen
     }
 }
 

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::parts::{MakeParts, Parts};
+use super::parts::{Look, MakeParts, Parts};
 use super::world::World;
 use super::{daemon, topology};
 use crate::cluster::RealCluster;
-use crate::cluster::port::Cluster;
+use crate::cluster::port::{Cluster, Platform};
 use crate::config::Settings;
 use crate::host::clock::Clock;
 use crate::host::{RealHosts, Secrets};
@@ -28,13 +28,15 @@ fn parts(context: secrets::Context, held: Held, this_host: String) -> Arc<MakePa
     Arc::new(move |settings| {
         let (resolve, held, this_host) = (Arc::clone(&resolve), held.clone(), this_host.clone());
         Box::pin(async move {
-            let cluster = cluster(&settings, Arc::clone(&resolve)).await;
-            let client = cluster.as_ref().ok().map(RealCluster::client);
+            let cluster = cluster(&settings, Arc::clone(&resolve)).await.map(Arc::new);
+            let client = cluster.as_ref().ok().map(|cluster| cluster.client());
             Parts {
                 topology: topology::of(&settings, &this_host),
                 settings: settings.cluster.clone(),
                 hosts: Arc::new(RealHosts::new(&settings.hosts, Arc::clone(&resolve), client)),
-                cluster: cluster.map(|cluster| Arc::new(cluster) as Arc<dyn Cluster>),
+                cluster: cluster.clone().map(|cluster| cluster as Arc<dyn Cluster>),
+                platform: cluster.map(|cluster| cluster as Arc<dyn Platform>),
+                look: Look::default(),
                 primary: Arc::new(NutPrimary::new(&settings.power.upses, resolve, held)),
             }
         })

@@ -1,8 +1,10 @@
 //! A whole shutdown in virtual time: the real control loop, the real planner and the real interpreter of steps, against a simulated site.
 
 mod adversaries;
+mod leases_of_cordons;
 mod mains;
 mod site;
+mod startup;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -12,11 +14,14 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
-use super::parts::Parts;
+use super::parts::{Look, Parts};
+use super::problems::Problems;
 use super::reload::adopted;
 use super::world::World;
-use super::{perform, topology};
+use super::{leases, perform, topology};
+use crate::api::HostFacts;
 use crate::config::Settings;
 use crate::control::{FactLog, Handle, Mailbox, Options, Reply, Request, RunRecord, State, View};
 use crate::journal::{AppendError, Health, Kept, KeptIn, Record};
@@ -63,7 +68,9 @@ struct Rehearsal {
     handle: Handle,
     begun: Instant,
     folder: tempfile::TempDir,
-    _tasks: [JoinHandle<()>; 2],
+    world: Arc<World>,
+    problems: Problems,
+    _tasks: [JoinHandle<()>; 3],
     _settings: watch::Sender<Arc<Settings>>,
 }
 
@@ -92,6 +99,8 @@ impl Rehearsal {
                     settings: settings.cluster.clone(),
                     hosts: site.clone(),
                     cluster: Ok(site.clone()),
+                    platform: Ok(site.clone()),
+                    look: Look::default(),
                     primary: site,
                 }
             })
@@ -100,11 +109,13 @@ impl Rehearsal {
         let context = secrets::Context { credentials_dir: None };
         let world = Arc::new(World::new(receiver, context, Arc::new(make_parts), Arc::new(clock), "titan-db".to_owned()));
         let adopted = adopted(&settings);
+        let problems = Problems::new(HostFacts::default());
         let tasks = [
             tokio::spawn(async move { drop(mailbox.run("test".to_owned(), adopted, Vec::new()).await) }),
-            tokio::spawn(perform::effects(orders, world, handle.clone())),
+            tokio::spawn(perform::effects(orders, Arc::clone(&world), handle.clone())),
+            tokio::spawn(leases::keep(Arc::clone(&world), handle.clone(), problems.clone(), CancellationToken::new())),
         ];
-        let rehearsal = Self { site, handle, begun, folder, _tasks: tasks, _settings: sender };
+        let rehearsal = Self { site, handle, world, problems, begun, folder, _tasks: tasks, _settings: sender };
         rehearsal.read("OL", 100.0, 3000).await;
         rehearsal
     }

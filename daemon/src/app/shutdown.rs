@@ -33,7 +33,7 @@ pub struct Attempt<'a> {
 }
 
 /// What an attempt came to: what was done, or why not.
-type Done = Result<String, StepResult>;
+pub(super) type Done = Result<String, StepResult>;
 
 impl Attempt<'_> {
     /// Performs a step of a shutdown.
@@ -61,6 +61,9 @@ impl Attempt<'_> {
             }
             (Step::PowerOff { node }, _) => self.power_off(node).await,
             (Step::CutOutlets { upses }, _) => self.world.cut_outlets(upses).await.map_err(failed),
+            (Step::Await { .. } | Step::BringUpK3s { .. } | Step::ReleaseCordons { .. } | Step::ReleaseFlux | Step::Reconcile, _) => {
+                return self.start_up().await;
+            }
             (
                 Step::FetchImage { .. }
                 | Step::PrepareCard { .. }
@@ -77,11 +80,11 @@ impl Attempt<'_> {
     }
 
     /// Time that is left to this attempt.
-    fn left(&self) -> Duration {
+    pub(super) fn left(&self) -> Duration {
         self.deadline().saturating_duration_since(Instant::now()).min(ONE_CALL)
     }
 
-    fn deadline(&self) -> Instant {
+    pub(super) fn deadline(&self) -> Instant {
         let boot = *self.job.deadline.borrow();
         Instant::now() + boot.saturating_sub(self.world.now().boot)
     }
@@ -105,11 +108,11 @@ impl Attempt<'_> {
         receiver
     }
 
-    fn cluster(&self) -> Result<&Arc<dyn Cluster>, StepResult> {
+    pub(super) fn cluster(&self) -> Result<&Arc<dyn Cluster>, StepResult> {
         self.parts.cluster.as_ref().map_err(|why| permanent(why.clone()))
     }
 
-    fn host(&self, node: &NodeName) -> Result<&Host, StepResult> {
+    pub(super) fn host(&self, node: &NodeName) -> Result<&Host, StepResult> {
         self.parts.host(node).map_err(permanent)
     }
 
@@ -185,7 +188,7 @@ impl Attempt<'_> {
         all_well(troubles, format!("{} resumed", mine.len()))
     }
 
-    async fn release(&self, objects: Vec<ObjectRef>, because: &str) -> Result<(), StepResult> {
+    pub(super) async fn release(&self, objects: Vec<ObjectRef>, because: &str) -> Result<(), StepResult> {
         release(self.handle, &self.job.run, objects, because).await.map_err(failed)
     }
 
@@ -267,7 +270,7 @@ impl Attempt<'_> {
         drains.map(|host| host.node_name.clone()).collect()
     }
 
-    async fn tell(&self, message: String) {
+    pub(super) async fn tell(&self, message: String) {
         let (run, step) = (self.job.run.clone(), self.job.step.clone());
         self.handle.send(Event::Milestone { run, step, message }).await;
     }
@@ -343,27 +346,27 @@ impl Attempt<'_> {
     }
 }
 
-fn all_well(troubles: Vec<String>, detail: String) -> Done {
+pub(super) fn all_well(troubles: Vec<String>, detail: String) -> Done {
     if troubles.is_empty() { Ok(detail) } else { Err(failed(format!("{detail}; failed: {}", troubles.join("; ")))) }
 }
 
-fn unit(role: K3sRole) -> &'static str {
+pub(super) fn unit(role: K3sRole) -> &'static str {
     match role {
         K3sRole::Server => "k3s.service",
         K3sRole::Agent => "k3s-agent.service",
     }
 }
 
-fn root(argv: &[&str]) -> Command {
+pub(super) fn root(argv: &[&str]) -> Command {
     Command { argv: argv.iter().map(ToString::to_string).collect(), root: true }
 }
 
-fn of_host(error: HostError) -> StepResult {
+pub(super) fn of_host(error: HostError) -> StepResult {
     let permanent = matches!(error, HostError::Refused(_) | HostError::Denied(_));
     StepResult::Failed { detail: error.to_string(), permanent }
 }
 
-fn of_cluster(error: ClusterError) -> StepResult {
+pub(super) fn of_cluster(error: ClusterError) -> StepResult {
     let permanent = matches!(error, ClusterError::Refused(_));
     StepResult::Failed { detail: error.to_string(), permanent }
 }

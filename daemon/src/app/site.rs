@@ -4,19 +4,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::world::World;
-use super::{arming, asked, outage};
+use super::{arming, asked, leases, outage, startup};
 use crate::api::port::{
     Arming, CardQuestion, Destination, HistoryQuestion, ImagePipe, PlanError, Planned, Power, ShutdownPlan, ShutdownQuestion, Site,
+    StartupQuestion,
 };
 use crate::card::device::{self, Device, Roots, Want};
 use crate::card::merge;
 use crate::card::plan::{self, CardOrder, Target};
 use crate::cluster::port::Facts;
-use crate::cluster::shutdown;
+use crate::cluster::{shutdown, startup as cluster_startup};
 use crate::config::Settings;
 use crate::control::Handle;
 use crate::journal;
-use crate::site::{Guard, RunId};
+use crate::runbook::Runbook;
+use crate::site::{Guard, RunId, Step};
 
 /// The real site.
 pub struct RealSite {
@@ -70,6 +72,32 @@ impl Power for RealSite {
         let mut runbook = shutdown::plan(&parts.settings, &parts.topology, &facts, &self.handle.view().learned, &order);
         runbook.refusals.extend(asked::guards(&self.world.settings(), power.as_ref(), &question));
         Ok(ShutdownPlan { runbook, topology: parts.topology.clone(), remaining })
+    }
+
+    async fn plan_startup(&self, question: StartupQuestion) -> Result<Runbook<Step>, PlanError> {
+        let (parts, settings) = (self.world.parts().await, self.world.settings());
+        let power = self.handle.view().power.clone();
+        let order = startup::ask::order(&settings, &question);
+        let mut runbook = cluster_startup::plan(&parts.settings, &parts.topology, &self.handle.view().learned, &order);
+        runbook.refusals.extend(startup::ask::guards(&settings, power.as_ref(), &question));
+        Ok(runbook)
+    }
+
+    fn gates(&self) -> Vec<(&'static cluster_startup::Row, Duration)> {
+        let settings = self.world.settings();
+        cluster_startup::GATES.iter().map(|row| (row, (row.patience)(&settings.cluster))).collect()
+    }
+
+    async fn renew_lease(&self, requester: String, node: String, expires: jiff::Timestamp) -> Result<String, PlanError> {
+        leases::renew(&self.world, &self.handle, requester, &node, expires).await
+    }
+
+    async fn release_lease(&self, requester: String, node: String) -> Result<String, PlanError> {
+        leases::release(&self.world, &self.handle, &requester, &node).await
+    }
+
+    fn lease_span(&self) -> Duration {
+        self.world.settings().cluster.cordon_lease
     }
 
     async fn arming(&self) -> Result<Arming, PlanError> {

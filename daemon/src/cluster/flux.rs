@@ -41,7 +41,7 @@ struct GroupVersion {
 
 impl Versions {
     /// e.g. `helm.toolkit.fluxcd.io/v2`, by the API server's preference; `None`: it has no such group.
-    async fn of(&self, api: &Api, group: &'static str, until: Instant) -> Result<Option<String>, Failure> {
+    pub(super) async fn of(&self, api: &Api, group: &'static str, until: Instant) -> Result<Option<String>, Failure> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(group).cloned();
         if known.is_some() {
             return Ok(known);

@@ -1,16 +1,20 @@
-//! The cluster: plans of a shutdown (pure), rules of a drain (pure), and the adapters for Kubernetes, Flux and Longhorn.
+//! The cluster: plans of a shutdown and of a start-up (pure), rules of a drain (pure), and the adapters for Kubernetes, Flux and Longhorn.
 
 mod collect;
 mod drain;
 mod flux;
 mod kube;
+pub mod lease;
 mod mark;
 mod objects;
+mod observe;
 mod order;
 pub mod port;
 mod real;
+pub mod seen;
 mod settings;
 pub mod shutdown;
+pub mod startup;
 #[cfg(test)]
 mod tests;
 mod volumes;
@@ -19,4 +23,4 @@ pub use kube::AccessError;
 pub use mark::ANNOTATION;
 pub use order::ShutdownOrder;
 pub use real::{RIGHTS, RealCluster};
-pub use settings::{Datastore, Protect, Settings, ShutdownMode, ShutdownSettings};
+pub use settings::{Datastore, Protect, Settings, ShutdownMode, ShutdownSettings, StartupSettings};

@@ -15,6 +15,8 @@ pub struct Meta {
     pub namespace: String,
     /// Tells it from an earlier object of the same name.
     pub uid: String,
+    /// Changes with the spec.
+    pub generation: i64,
     /// Changes with every write.
     pub resource_version: String,
     /// Labels.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::seen::{NodeSeen, Seen};
 use crate::site::{Mark, ObjectRef};
 
 /// The cluster. Every call ends within the time it is given, whatever the API server does.
@@ -31,6 +32,25 @@ pub trait Cluster: Send + Sync {
 
     /// Volumes that are attached to these nodes.
     async fn attached(&self, nodes: &BTreeSet<String>, within: Duration) -> Result<Vec<AttachedVolume>, ClusterError>;
+}
+
+/// The cluster as a start-up looks at it.
+#[tonic::async_trait]
+pub trait Platform: Send + Sync {
+    /// The API is ready to serve us, at one endpoint at least.
+    async fn ready(&self, within: Duration) -> Result<(), ClusterError>;
+
+    /// What gates are judged by; each part on its own.
+    async fn see(&self, within: Duration) -> Seen;
+
+    /// The nodes alone.
+    async fn nodes(&self, within: Duration) -> Result<Vec<NodeSeen>, ClusterError>;
+
+    /// Tells on a node that a person has to look (annotation `metis.v1/manual-action`), or takes that back.
+    async fn ask_for_a_person(&self, node: &str, because: Option<&str>, within: Duration) -> Result<(), ClusterError>;
+
+    /// Asks for the reconciliation of a GitRepository, Kustomization or HelmRelease.
+    async fn reconcile(&self, object: &ObjectRef, token: &str, within: Duration) -> Result<(), ClusterError>;
 }
 
 /// What was seen of the cluster.

@@ -10,8 +10,9 @@ use super::drain::{Drain, Rules, drain};
 use super::flux::{self, Versions};
 use super::kube::{AccessError, Api, configs, path};
 use super::mark::carry_out;
-use super::port::{AttachedVolume, Cluster, ClusterError, DrainOrder, Drained, Facts};
-use super::{Settings, collect, volumes};
+use super::port::{AttachedVolume, Cluster, ClusterError, DrainOrder, Drained, Facts, Platform};
+use super::seen::{NodeSeen, Seen};
+use super::{Settings, collect, observe, volumes};
 use crate::site::{Mark, ObjectRef, Secret};
 
 /// Evictions and deletions under way at once, of all drains together.
@@ -20,6 +21,7 @@ const CALLS: usize = 50;
 /// What metis asks of the API server, beside discovery (`system:discovery`): API group, resource, verbs. `etc/kubernetes/metis-rbac.yaml`
 /// grants it.
 pub const RIGHTS: &[(&str, &str, &[&str])] = &[
+    ("", "namespaces", &["list"]),
     ("", "nodes", &["get", "list", "patch"]),
     ("", "pods", &["list", "delete"]),
     ("", "pods/eviction", &["create"]),
@@ -33,6 +35,7 @@ pub const RIGHTS: &[(&str, &str, &[&str])] = &[
     ("longhorn.io", "volumeattachments", &["list"]),
     ("longhorn.io", "volumes", &["list"]),
     ("policy", "poddisruptionbudgets", &["list"]),
+    ("source.toolkit.fluxcd.io", "gitrepositories", &["list", "patch"]),
     ("storage.k8s.io", "volumeattachments", &["list"]),
 ];
 
@@ -97,5 +100,28 @@ impl Cluster for RealCluster {
 
     async fn attached(&self, nodes: &BTreeSet<String>, within: Duration) -> Result<Vec<AttachedVolume>, ClusterError> {
         volumes::attached(&self.api, Some(nodes), until(within)).await
+    }
+}
+
+#[tonic::async_trait]
+impl Platform for RealCluster {
+    async fn ready(&self, within: Duration) -> Result<(), ClusterError> {
+        observe::ready_to_serve(&self.api, until(within)).await
+    }
+
+    async fn see(&self, within: Duration) -> Seen {
+        Box::pin(observe::see(&self.api, &self.versions, until(within))).await
+    }
+
+    async fn nodes(&self, within: Duration) -> Result<Vec<NodeSeen>, ClusterError> {
+        observe::nodes(&self.api, until(within)).await.map_err(ClusterError::Unreachable)
+    }
+
+    async fn ask_for_a_person(&self, node: &str, because: Option<&str>, within: Duration) -> Result<(), ClusterError> {
+        observe::ask_for_a_person(&self.api, node, because, until(within)).await
+    }
+
+    async fn reconcile(&self, object: &ObjectRef, token: &str, within: Duration) -> Result<(), ClusterError> {
+        observe::reconcile(&self.api, &self.versions, object, token, until(within)).await
     }
 }

@@ -1,5 +1,6 @@
-//! Sections `cluster` and `shutdown` of the configuration, validated.
+//! Sections `cluster`, `shutdown` and `startup` of the configuration, validated.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ pub struct Settings {
     pub cordon_lease: Duration,
     /// Section `shutdown`.
     pub shutdown: ShutdownSettings,
+    /// Section `startup`.
+    pub startup: StartupSettings,
 }
 
 /// Where k3s keeps the cluster's state (k3s docs: datastore).
@@ -103,4 +106,65 @@ pub struct Protect {
     pub namespace: Option<String>,
     /// Equality selector `key=value,…`; empty: all pods.
     pub selector: String,
+}
+
+/// Section `startup`. Every time is one *without progress*; four times that is the hard end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StartupSettings {
+    /// `startup.min_battery`: every UPS holds at least so much, in percent; 0: not asked for.
+    pub min_battery: u8,
+    /// `startup.require_ups_battery`: a UPS must have been heard from.
+    pub require_ups_battery: bool,
+    /// `startup.clocks`: this host's clock must be synchronised.
+    pub clocks: bool,
+    /// `startup.clock_timeout`.
+    pub clock_timeout: Duration,
+    /// `startup.api_timeout`: until the API is ready; a datastore may need many minutes to open.
+    pub api_timeout: Duration,
+    /// `startup.node_timeout`: until a node is Ready.
+    pub node_timeout: Duration,
+    /// `startup.flux_source`: the GitRepository, `namespace/name`.
+    pub source: String,
+    /// `startup.expected_flux_url`; empty: any.
+    pub expected_url: String,
+    /// `startup.expected_flux_branch`; empty: any.
+    pub expected_branch: String,
+    /// `startup.source_timeout`: until the source has an artifact.
+    pub source_timeout: Duration,
+    /// `startup.flux_ready_timeout`: until all of Flux is applied.
+    pub flux_ready_timeout: Duration,
+    /// `startup.optional_kustomizations`: these need not be, `namespace/name`.
+    pub optional: BTreeSet<String>,
+    /// `startup.namespaces`: these must be there.
+    pub namespaces: BTreeSet<String>,
+    /// `startup.convergence_timeout`: until workloads are as wanted.
+    pub convergence_timeout: Duration,
+    /// `startup.stability_window`: so long nothing may regress.
+    pub stability_window: Duration,
+    /// `startup.stability_timeout`: the window is waited for so long.
+    pub stability_timeout: Duration,
+}
+
+impl Default for StartupSettings {
+    fn default() -> Self {
+        let minutes = |count: u64| Duration::from_secs(60 * count);
+        Self {
+            min_battery: 35,
+            require_ups_battery: false,
+            clocks: true,
+            clock_timeout: minutes(10),
+            api_timeout: minutes(20),
+            node_timeout: minutes(10),
+            source: "flux-system/flux-system".to_owned(),
+            expected_url: String::new(),
+            expected_branch: String::new(),
+            source_timeout: minutes(5),
+            flux_ready_timeout: minutes(20),
+            optional: BTreeSet::new(),
+            namespaces: BTreeSet::new(),
+            convergence_timeout: minutes(15),
+            stability_window: minutes(3),
+            stability_timeout: minutes(15),
+        }
+    }
 }

@@ -4,12 +4,12 @@
 //! servers, end what they left, power off (the datastore's host after all others, this host last). API calls and waiting carry a share of
 //! the time that is left and are passed over where there is none; stops and power-offs carry none and are always begun.
 
-mod by_hand;
+pub(super) mod by_hand;
 mod expect;
 mod scope;
 mod steps;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod warn;
 
 use super::port::Facts;

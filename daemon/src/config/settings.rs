@@ -24,7 +24,7 @@ pub struct Settings {
     pub api: ApiSettings,
     /// Section `power`.
     pub power: PowerSettings,
-    /// Sections `cluster` and `shutdown`.
+    /// Sections `cluster`, `shutdown` and `startup`.
     pub cluster: ClusterSettings,
     /// Section `card`.
     pub card: CardSettings,

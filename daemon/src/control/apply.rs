@@ -7,7 +7,7 @@ use super::takeover::Kind;
 use super::{Belief, ClaimRecord, Fact, Life, RUNS_KEPT, RunRecord, SettingsState, Stamp, State, TriggerRecord};
 use crate::power::budget::Learning;
 use crate::runbook::{Hold, Run, Runbook, Status};
-use crate::site::{NodeName, RunId, StepId};
+use crate::site::{Change, NodeName, ObjectRef, RunId, StepId};
 
 /// Folds one fact in. A fact of a run that is not kept changes nothing but the counters.
 pub fn apply(state: &mut State, fact: &Fact, stamp: &Stamp) {
@@ -91,15 +91,31 @@ fn apply_to_claims(state: &mut State, id: &RunId, fact: &Fact, stamp: &Stamp) {
                 let same = |record: &ClaimRecord| record.claim.object == claim.object && record.claim.change == claim.change;
                 if !state.claims.iter().any(same) {
                     let (claim, run, step) = (claim.clone(), id.clone(), step.clone());
-                    state.claims.push(ClaimRecord { claim, run, step, at: stamp.now.wall });
+                    state.claims.push(ClaimRecord { claim, run, step, at: stamp.now.wall, marked: None });
                 }
             }
         }
         Fact::Released { objects, .. } => state.claims.retain(|record| !objects.contains(&record.claim.object)),
+        Fact::LeaseRenewed { object, expires, .. } => {
+            for record in lease(state, object) {
+                record.claim.expires = Some(*expires);
+                record.marked = None;
+            }
+        }
+        Fact::LeaseMarked { object, because, .. } => {
+            for record in lease(state, object) {
+                record.marked = Some(because.clone());
+            }
+        }
         Fact::Collected { blob, .. } => state.collected = Some((id.clone(), blob.clone())),
         Fact::FarewellOrdered { .. } => state.farewell = Some(id.clone()),
         _ => {}
     }
+}
+
+/// The cordon that is held on a node.
+fn lease<'a>(state: &'a mut State, object: &'a ObjectRef) -> impl Iterator<Item = &'a mut ClaimRecord> {
+    state.claims.iter_mut().filter(move |record| record.claim.object == *object && record.claim.change == Change::Cordoned)
 }
 
 fn apply_to_run(record: &mut RunRecord, fact: &Fact, stamp: &Stamp) {

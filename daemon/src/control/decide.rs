@@ -94,6 +94,7 @@ fn meaning(draft: &mut Draft<'_>, event: &Event) -> Option<Reply> {
         Event::DomainVerdict { domain, verdict, reason } => judge_domain(draft, domain, *verdict, reason),
         Event::Trigger { domain, because, budget, runtime } => outage::trigger(draft, domain, because, *budget, *runtime),
         Event::Runtime { left } => outage::runtime(draft, left),
+        Event::Charge { domain, percent, budget, runtime } => outage::charge(draft, domain, *percent, *budget, *runtime),
         Event::TriggerGone { domain, because } => outage::clear_trigger(draft, domain, because),
         Event::StepFinished { run, step, attempt, result } => {
             let settled = draft.state.run(run).and_then(|record| settle(&record.run, step, *attempt, result, draft.now));
@@ -120,6 +121,12 @@ fn meaning(draft: &mut Draft<'_>, event: &Event) -> Option<Reply> {
         Event::Asked(Request::Claim { run, step, claims }) => return Some(request::claim(draft, run, step, claims)),
         Event::Asked(Request::Release { run, objects, because }) => {
             draft.add(Fact::Released { run: run.clone(), objects: objects.clone(), because: because.clone() });
+            return Some(Reply::Noted);
+        }
+        Event::Asked(Request::Renew { requester, object, expires }) => return Some(request::renew(draft, requester, object, *expires)),
+        Event::Asked(Request::MarkLease { object, because }) => return Some(request::mark_lease(draft, object, because)),
+        Event::Asked(Request::Adopt { run, step, claim }) => {
+            draft.add(Fact::Claimed { run: run.clone(), step: step.clone(), claims: vec![claim.clone()] });
             return Some(Reply::Noted);
         }
         Event::Asked(Request::Collected { run, blob }) => {
@@ -160,6 +167,9 @@ fn judge_domain(draft: &mut Draft<'_>, domain: &DomainName, to: Verdict, reason:
     let of_earlier_life = draft.state.triggers.get(domain).is_some_and(|trigger| trigger.cleared.is_none() && Some(trigger.at) < since);
     if to == Verdict::Online && of_earlier_life {
         outage::clear_trigger(draft, domain, "the mains are back; the trigger was decided before metisd was restarted");
+    }
+    if to == Verdict::Online && outage::by_charge(&draft.state, domain) {
+        outage::clear_trigger(draft, domain, "the mains are back");
     }
     if to == Verdict::Online {
         outage::undo_where_mains_are_back(draft);

@@ -66,7 +66,7 @@ impl<'a> Draft<'a> {
                 Some("metisd is stopping; the next one goes on".to_owned())
             }
             Some(trouble) if kind.is_some_and(needs_journal) => Some(format!("until facts reach the disk again: {trouble}")),
-            _ => None,
+            _ => outage::holds_startup(&self.state, record),
         };
         match (&record.run.hold, because) {
             (None, Some(because)) => self.add(Fact::RunHeld { run: id.clone(), because }),

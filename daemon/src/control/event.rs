@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::{Adopted, Audit};
 use crate::runbook::{Runbook, StepResult};
 use crate::site::{Cause, Claim, DomainName, Guard, ObjectRef, OnTrigger, RunId, Step, StepId, UpsName, Verdict};
@@ -64,6 +66,17 @@ pub enum Event {
     Runtime {
         /// By domain.
         left: BTreeMap<DomainName, Duration>,
+    },
+    /// Charge that is left to a domain that runs on battery while the cluster is being started.
+    Charge {
+        /// Which.
+        domain: DomainName,
+        /// Percent, of the feed that holds most.
+        percent: f64,
+        /// What a shutdown is taken to need.
+        budget: Duration,
+        /// Runtime that is left, where it is known.
+        runtime: Option<Duration>,
     },
     /// The reason of a trigger is gone.
     TriggerGone {
@@ -141,6 +154,31 @@ pub enum Request {
         objects: Vec<ObjectRef>,
         /// Why.
         because: String,
+    },
+    /// Renew the lease on an object; a person's.
+    Renew {
+        /// Who asks, for people.
+        requester: String,
+        /// On this object.
+        object: ObjectRef,
+        /// Until then.
+        expires: Timestamp,
+    },
+    /// Record that the lease on an object has expired and a person has to look.
+    MarkLease {
+        /// On this object.
+        object: ObjectRef,
+        /// Why.
+        because: String,
+    },
+    /// Record a change that carries our mark and that the journal does not know.
+    Adopt {
+        /// The run that made it, as the mark says.
+        run: RunId,
+        /// In which step.
+        step: StepId,
+        /// What.
+        claim: Claim,
     },
     /// Record what was seen of the cluster.
     Collected {

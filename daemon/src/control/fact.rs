@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::journal::Record;
@@ -172,6 +173,26 @@ pub enum Fact {
         /// Why.
         because: String,
     },
+    /// A person renewed a lease.
+    LeaseRenewed {
+        /// Of this run.
+        run: RunId,
+        /// On this object.
+        object: ObjectRef,
+        /// Until then.
+        expires: Timestamp,
+        /// Who, for people.
+        requester: String,
+    },
+    /// A lease expired, and a person has to look.
+    LeaseMarked {
+        /// Of this run.
+        run: RunId,
+        /// On this object.
+        object: ObjectRef,
+        /// Why.
+        because: String,
+    },
     /// What was seen of the cluster before anything was changed.
     Collected {
         /// By this run.
@@ -336,6 +357,8 @@ const KINDS: &[&str] = &[
     "run.limits-cut",
     "run.claimed",
     "run.released-claims",
+    "lease.renewed",
+    "lease.marked",
     "run.collected",
     "run.farewell-ordered",
     "daemon.armed",
@@ -376,6 +399,8 @@ impl Fact {
             Self::LimitsCut { .. } => "run.limits-cut",
             Self::Claimed { .. } => "run.claimed",
             Self::Released { .. } => "run.released-claims",
+            Self::LeaseRenewed { .. } => "lease.renewed",
+            Self::LeaseMarked { .. } => "lease.marked",
             Self::Collected { .. } => "run.collected",
             Self::FarewellOrdered { .. } => "run.farewell-ordered",
             Self::Armed { .. } => "daemon.armed",
@@ -403,6 +428,8 @@ impl Fact {
             | Self::LimitsCut { run, .. }
             | Self::Claimed { run, .. }
             | Self::Released { run, .. }
+            | Self::LeaseRenewed { run, .. }
+            | Self::LeaseMarked { run, .. }
             | Self::Collected { run, .. }
             | Self::FarewellOrdered { run }
             | Self::RunHeld { run, .. }

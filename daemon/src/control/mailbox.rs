@@ -224,6 +224,11 @@ impl<L: FactLog, N: Fn() -> Now + Send + 'static> Mailbox<L, N> {
                 self.process(Event::Runtime { left }).await;
             }
         }
+        if self.state.active().any(|record| Kind::of(&record.run.book.kind) == Some(Kind::Startup)) {
+            for event in charges(&self.watch.snapshot(&self.power, now)) {
+                self.process(event).await;
+            }
+        }
     }
 
     async fn judge_changes(&mut self, changes: Vec<power::Change>, now: &Now) {
@@ -417,4 +422,16 @@ fn action(action: &Step, form: &Form<Step>, mode: Mode) -> Option<Step> {
 
 fn wall_minus_boot(now: &Now) -> i128 {
     now.wall.as_nanosecond() - i128::try_from(now.boot.as_nanos()).unwrap_or(i128::MAX)
+}
+
+/// What the batteries of domains that run on them still hold: the feed that holds most keeps its domain up.
+fn charges(power: &power::Snapshot) -> Vec<Event> {
+    let failing = power.domains.iter().filter(|domain| matches!(domain.verdict, Verdict::OnBattery | Verdict::Critical));
+    let most = |domain: &power::DomainState| {
+        power.upses.iter().filter(|ups| domain.upses.contains(&ups.name)).filter_map(|ups| ups.charge).reduce(f64::max)
+    };
+    let event = |domain: &power::DomainState| {
+        Some(Event::Charge { domain: domain.name.clone(), percent: most(domain)?, budget: domain.budget, runtime: domain.runtime })
+    };
+    failing.filter_map(event).collect()
 }

@@ -7,8 +7,8 @@ use super::decide::Order;
 use super::draft::Draft;
 use super::takeover::Kind;
 use super::{Fact, RunRecord, State};
-use crate::runbook;
-use crate::site::{Cause, DomainName, OnTrigger, RunId, Verdict};
+use crate::runbook::{self, PlannedStep};
+use crate::site::{Cause, DomainName, Gate, OnTrigger, RunId, Step, Verdict};
 
 /// A deadline is shared out anew when it moved by this much at least, or by a tenth of what is left.
 const WORTH_A_CUT: Duration = Duration::from_secs(5);
@@ -20,6 +20,42 @@ pub(super) fn trigger(draft: &mut Draft<'_>, domain: &DomainName, because: &str,
         draft.add(Fact::TriggerDecided { domain: domain.clone(), because: because.to_owned(), would_act, budget, runtime });
         want_shutdown(draft);
     }
+}
+
+/// What the trigger of a start-up says; the policy of the UPSes knows nothing of it, so the verdict clears it.
+const TOO_LITTLE_CHARGE: &str = "the power failed again during a start-up";
+
+/// The power failed again during a start-up: under its minimum of charge the site is stopped at once, while the battery still allows it.
+pub(super) fn charge(draft: &mut Draft<'_>, domain: &DomainName, percent: f64, budget: Duration, runtime: Option<Duration>) {
+    let minimum = draft.state.active().filter_map(|record| least_charge(record)).max();
+    if let Some(minimum) = minimum.filter(|minimum| percent < f64::from(*minimum)) {
+        let because = format!("{TOO_LITTLE_CHARGE}: {percent:.0} % of charge are left, and {minimum} % are asked for");
+        trigger(draft, domain, &because, budget, runtime);
+    }
+}
+
+/// Whether that trigger was decided by [`charge`].
+pub(super) fn by_charge(state: &State, domain: &DomainName) -> bool {
+    stands(state, domain) && state.triggers.get(domain).is_some_and(|trigger| trigger.because.starts_with(TOO_LITTLE_CHARGE))
+}
+
+/// The charge that a start-up asks for, in percent.
+fn least_charge(record: &RunRecord) -> Option<u8> {
+    record.run.book.steps().find_map(|step| match &step.action {
+        Step::Await { gate: Gate::Charge { minimum }, .. } => Some(*minimum),
+        _ => None,
+    })
+}
+
+/// Why a start-up starts nothing more for now: it waited for the mains, and they are gone again.
+pub(super) fn holds_startup(state: &State, record: &RunRecord) -> Option<String> {
+    let waits = |step: &PlannedStep<Step>| matches!(&step.action, Step::Await { gate: Gate::Mains, .. });
+    if Kind::of(&record.run.book.kind) != Some(Kind::Startup) || !record.run.book.steps().any(waits) {
+        return None;
+    }
+    let failing = state.domains.iter().filter(|(_, belief)| matches!(belief.verdict, Verdict::OnBattery | Verdict::Critical));
+    let names: Vec<_> = failing.map(|(name, _)| name.as_str()).collect();
+    (!names.is_empty()).then(|| format!("until the mains are back: {} runs on battery", names.join(", ")))
 }
 
 /// The reason of a trigger is gone.

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::draft::Draft;
 use super::recover::left_behind;
 use super::takeover::{IMAGES_AT_ONCE, Kind, OnStop, Takeover, clash, needs_journal, on_stop, takeover};
 use super::{ClaimRecord, Fact, Reply, RunRecord, State, outage};
 use crate::runbook::{Runbook, Status};
-use crate::site::{Cause, Change, Claim, Guard, OnTrigger, RunId, SettingsDigest, Step, StepId};
+use crate::site::{Cause, Change, Claim, Guard, ObjectRef, OnTrigger, RunId, SettingsDigest, Step, StepId};
 
 /// So many steps that are not begun are named one by one.
 const LISTED: usize = 5;
@@ -57,6 +59,30 @@ pub(super) fn claim(draft: &mut Draft<'_>, run: &RunId, step: &StepId, claims: &
         }
         Some(_) | None => Reply::NoSuchRun,
     }
+}
+
+/// A person gives a lease more time.
+pub(super) fn renew(draft: &mut Draft<'_>, requester: &str, object: &ObjectRef, expires: Timestamp) -> Reply {
+    let Some(run) = lease(draft, object) else { return not_held(object) };
+    draft.add(Fact::LeaseRenewed { run, object: object.clone(), expires, requester: requester.to_owned() });
+    Reply::Noted
+}
+
+/// A lease has expired, and a person has to look.
+pub(super) fn mark_lease(draft: &mut Draft<'_>, object: &ObjectRef, because: &str) -> Reply {
+    let Some(run) = lease(draft, object) else { return not_held(object) };
+    draft.add(Fact::LeaseMarked { run, object: object.clone(), because: because.to_owned() });
+    Reply::Noted
+}
+
+/// The run that placed the cordon that is held on it.
+fn lease(draft: &Draft<'_>, object: &ObjectRef) -> Option<RunId> {
+    let held = |record: &&ClaimRecord| record.claim.object == *object && record.claim.change == Change::Cordoned;
+    draft.state.claims.iter().find(held).map(|record| record.run.clone())
+}
+
+fn not_held(object: &ObjectRef) -> Reply {
+    Reply::Refused { guards: vec![guard("lease.unknown", format!("metis holds no cordon on {object}; see `metisctl lease list`"))] }
 }
 
 /// Arms, unless that would stop the site at once.

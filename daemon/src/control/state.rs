@@ -68,6 +68,9 @@ pub struct ClaimRecord {
     pub step: StepId,
     /// When.
     pub at: Timestamp,
+    /// Why a person has to look, where its lease expired and its reason is not known to be gone.
+    #[serde(default)]
+    pub marked: Option<String>,
 }
 
 /// From start to stop of metisd.

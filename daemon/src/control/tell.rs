@@ -38,6 +38,10 @@ impl Fact {
                 format!("about to change {}", join(claims.iter().map(|claim| format!("{} ({})", claim.object, change(claim.change)))))
             }
             Self::Released { objects, because, .. } => format!("{because}: {}", join(objects.iter().map(ToString::to_string))),
+            Self::LeaseRenewed { object, expires, requester, .. } => {
+                format!("{requester} renewed the lease on {object} until {expires:.0}")
+            }
+            Self::LeaseMarked { object, because, .. } => format!("{object} needs a person: {because}"),
             Self::Collected { blob, .. } => format!("state of the cluster recorded as blob {}", short(blob)),
             Self::FarewellOrdered { .. } => "recorded; this host is ordered to power off".to_owned(),
             Self::Armed { requester, mode } => format!("armed by {requester}: a trigger leads to {}", on_trigger(*mode)),

@@ -50,6 +50,10 @@ impl Cluster for Site {
                 mark => {
                     known.unschedulable = mark.is_some();
                     known.mark = mark.cloned();
+                    if mark.is_none() {
+                        let back = std::mem::take(&mut known.pending);
+                        known.pods.extend(back);
+                    }
                     model.log.push(format!("{} {node}", if mark.is_some() { "cordon" } else { "uncordon" }));
                 }
             }
@@ -122,7 +126,11 @@ async fn until(deadline: &mut watch::Receiver<Instant>, begun: Instant, share: f
 
 impl Site {
     /// One call to the API server.
-    async fn call<T>(&self, within: Duration, answer: impl FnOnce(&mut Model) -> Result<T, ClusterError>) -> Result<T, ClusterError> {
+    pub(super) async fn call<T>(
+        &self,
+        within: Duration,
+        answer: impl FnOnce(&mut Model) -> Result<T, ClusterError>,
+    ) -> Result<T, ClusterError> {
         let exchange = async {
             if self.has(&Fault::ApiHangs) {
                 std::future::pending::<()>().await;
@@ -151,7 +159,7 @@ impl Site {
             let Some(known) = model.nodes.get_mut(node) else { return };
             let gone: Vec<_> = known.pods.iter().filter(|(_, stubborn)| by_force || !**stubborn).map(|(name, _)| name.clone()).collect();
             for pod in gone {
-                known.pods.remove(&pod);
+                known.pending.extend(known.pods.remove_entry(&pod));
                 model.log.push(format!("gone {pod}"));
             }
         });

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::platform::boot_id;
 use super::site::{Fault, Site};
 use crate::host::port::{Command, HostError, Hosts, Output};
 use crate::power::port::Primary;
@@ -39,8 +40,12 @@ impl Hosts for Site {
         let start = async {
             self.reach(host, true).await?;
             self.happens(format!("start {unit} {}", host.name), |model| {
-                if let Some(host) = model.hosts.get_mut(host.name.as_str()) {
-                    host.units.insert(unit.to_owned());
+                let name = host.name.as_str();
+                let up = !model.faults.contains(&Fault::KubeletStays(name.to_owned()));
+                let Some(host) = model.hosts.get_mut(name) else { return };
+                host.units.insert(unit.to_owned());
+                if let Some(node) = model.nodes.get_mut(name).filter(|_| up) {
+                    node.boot = host.boots;
                 }
             });
             Ok(())
@@ -107,6 +112,11 @@ impl Site {
             ["systemctl", "show", "-p", "ActiveState", "--value", unit] => {
                 let runs = self.locked().hosts.get(name).is_some_and(|host| host.units.contains(*unit));
                 (if runs { "active\n" } else { "inactive\n" }).to_owned()
+            }
+            ["true"] => String::new(),
+            ["cat", "/proc/sys/kernel/random/boot_id"] => {
+                let boots = self.locked().hosts.get(name).map_or(0, |host| host.boots);
+                format!("{}\n", boot_id(name, boots))
             }
             ["k3s", "etcd-snapshot", "save", "--name", snapshot] => {
                 if self.has(&Fault::SnapshotHangs) {

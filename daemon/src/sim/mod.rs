@@ -3,6 +3,7 @@
 mod cluster;
 mod hosts;
 mod nut_server;
+mod platform;
 pub mod site;
 mod ups;
 

@@ -45,6 +45,9 @@ pub struct SimHost {
     pub leftovers: u32,
     /// On-demand snapshots of etcd.
     pub snapshots: Vec<String>,
+    /// Times it was switched on again; its boot id.
+    #[serde(default)]
+    pub boots: u32,
 }
 
 /// A simulated node.
@@ -54,8 +57,17 @@ pub struct SimNode {
     pub unschedulable: bool,
     /// Our mark.
     pub mark: Option<Mark>,
+    /// What a person has to look at.
+    #[serde(default)]
+    pub manual_action: Option<String>,
     /// Pods that a drain evicts; true: it goes only by force.
     pub pods: BTreeMap<String, bool>,
+    /// Pods that went, and are Pending until the node takes pods again.
+    #[serde(default)]
+    pub pending: BTreeMap<String, bool>,
+    /// The boot of its host at which its kubelet came up; what the API server shows.
+    #[serde(default)]
+    pub boot: u32,
 }
 
 /// A simulated volume.
@@ -130,6 +142,10 @@ pub enum Fault {
     SecondariesStay,
     /// k3s does not stop on this host.
     StopHangs(String),
+    /// The Git server does not answer: Flux has no artifact after a restart.
+    GitDown,
+    /// k3s' unit starts on this host, but its kubelet does not come up.
+    KubeletStays(String),
 }
 
 /// A site in memory, or in a file so that it outlives the process that changes it.

@@ -2,6 +2,7 @@
 
 mod cause;
 mod claim;
+mod gate;
 mod guard;
 mod host;
 mod ids;
@@ -13,6 +14,7 @@ pub mod step;
 
 pub use cause::{Cause, Learned};
 pub use claim::{Change, Claim, Mark, ObjectRef};
+pub use gate::{Gate, Judged};
 pub use guard::{Guard, Progress};
 pub use host::{Access, Host, HostSettings, Returns, Topology};
 pub use ids::{BootId, ClassName, DomainName, NodeName, RunId, SettingsDigest, StepId, UpsName};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ImageRef, NodeName, UpsName};
+use super::{Gate, ImageRef, NodeName, UpsName};
 
 /// One effect on the world. A step names what to do; secrets and bulk data are looked up when it is performed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -125,6 +125,30 @@ pub enum Step {
         /// logind is given so long until it acts (`ScheduleShutdown`).
         delay: Duration,
     },
+    /// Waits for a condition of a start-up.
+    Await {
+        /// Which.
+        gate: Gate,
+        /// So long without progress is borne.
+        patience: Duration,
+    },
+    /// Starts k3s' unit on a host where it does not run, without waiting for it (`--no-block`: servers with embedded etcd wait for each
+    /// other).
+    BringUpK3s {
+        /// The host.
+        node: NodeName,
+        /// Server or agent.
+        role: super::K3sRole,
+    },
+    /// Clears every cordon that metis placed and still holds, but for nodes that are left out.
+    ReleaseCordons {
+        /// Hosts that are not back.
+        except: BTreeSet<NodeName>,
+    },
+    /// Resumes everything of Flux that metis suspended and still holds, children first, the root last.
+    ReleaseFlux,
+    /// Asks Flux to reconcile its source and everything that is not applied yet (`reconcile.fluxcd.io/requestedAt`).
+    Reconcile,
 }
 
 impl Step {
@@ -139,7 +163,9 @@ impl Step {
             | Self::StartK3s { node, .. }
             | Self::EndLeftovers { node }
             | Self::PowerOff { node }
-            | Self::PowerOffThisHost { node, .. } => Some(node),
+            | Self::PowerOffThisHost { node, .. }
+            | Self::BringUpK3s { node, .. }
+            | Self::Await { gate: Gate::HostUp { node } | Gate::NodeReady { node }, .. } => Some(node),
             Self::FetchImage { .. }
             | Self::PrepareCard { .. }
             | Self::WriteCard { .. }
@@ -150,7 +176,11 @@ impl Step {
             | Self::AwaitDetach { .. }
             | Self::SetFsd { .. }
             | Self::AwaitSecondaries { .. }
-            | Self::CutOutlets { .. } => None,
+            | Self::CutOutlets { .. }
+            | Self::Await { .. }
+            | Self::ReleaseCordons { .. }
+            | Self::ReleaseFlux
+            | Self::Reconcile => None,
         }
     }
 
@@ -177,6 +207,11 @@ impl Step {
             Self::PowerOff { .. } => "host.poweroff",
             Self::CutOutlets { .. } => "ups.cut-outlets",
             Self::PowerOffThisHost { .. } => "host.poweroff-self",
+            Self::Await { gate, .. } => gate.name(),
+            Self::BringUpK3s { .. } => "k3s.bring-up",
+            Self::ReleaseCordons { .. } => "cordons.release",
+            Self::ReleaseFlux => "flux.release",
+            Self::Reconcile => "flux.reconcile",
         }
     }
 }

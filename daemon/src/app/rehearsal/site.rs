@@ -53,7 +53,7 @@ pub fn site() -> Site {
             _ => vec!["k3s-agent.service".to_owned()],
         };
         let leftovers = u32::from(name != "titan-db") * 5;
-        model.hosts.insert(name.to_owned(), SimHost { on: true, units: units.into_iter().collect(), leftovers, snapshots: Vec::new() });
+        model.hosts.insert(name.to_owned(), SimHost { on: true, units: units.into_iter().collect(), leftovers, ..SimHost::default() });
     }
     for name in WORKERS {
         let pods = (0..4).map(|pod| (format!("apps/{name}-{pod}"), false)).collect();

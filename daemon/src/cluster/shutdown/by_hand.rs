@@ -4,7 +4,7 @@ use crate::cluster::port::Facts;
 use crate::site::{Access, Host};
 
 /// A command on a host, as root; it is quoted for one shell.
-pub(super) fn on(host: &Host, command: &str) -> String {
+pub(in crate::cluster) fn on(host: &Host, command: &str) -> String {
     match host.access {
         Access::Local => format!("sudo {command}"),
         Access::HelperPod => {
@@ -19,7 +19,7 @@ pub(super) fn on(host: &Host, command: &str) -> String {
 }
 
 /// A shell's command on a host, as root.
-pub(super) fn shell_on(host: &Host, script: &str) -> String {
+pub(in crate::cluster) fn shell_on(host: &Host, script: &str) -> String {
     on(host, &format!("sh -c {}", single_quoted(script)))
 }
 
@@ -34,7 +34,7 @@ fn single_quoted(text: &str) -> String {
 }
 
 /// Suspends (or resumes) what is to be suspended.
-pub(super) fn flux(verb: &str, facts: &Facts) -> String {
+pub(in crate::cluster) fn flux(verb: &str, facts: &Facts) -> String {
     let kind = |kind: &str| match kind {
         "HelmRelease" => "helmrelease",
         _ => "kustomization",

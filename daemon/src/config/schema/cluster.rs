@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::secret::secret;
-use crate::cluster::{Datastore, Protect, Settings, ShutdownMode, ShutdownSettings};
+use crate::cluster::{Datastore, Protect, Settings, ShutdownMode, ShutdownSettings, StartupSettings};
 use crate::config::cursor::{Cursor, Mention};
 use crate::config::values;
 use crate::site::NodeName;
@@ -61,6 +61,7 @@ pub fn cluster(cluster: &Cursor<'_>, shutdown: &Cursor<'_>) -> ClusterDraft {
             datastore,
             cordon_lease: time(cluster, "cordon_lease", seconds(300), 24 * 7 * HOUR, HOUR),
             shutdown: shutdown_settings(shutdown),
+            startup: StartupSettings::default(),
         },
         datastore_host,
         cordon_lease: cluster.mention("cordon_lease"),

@@ -8,6 +8,7 @@ mod network;
 mod power;
 mod rooms;
 mod secret;
+mod startup;
 
 pub use cluster::ClusterDraft;
 pub use cross::check as cross_check;
@@ -31,7 +32,7 @@ pub struct MainDraft {
     pub api: ApiSettings,
     /// Section `power`, with the places of the names in it.
     pub power: PowerDraft,
-    /// Sections `cluster` and `shutdown`, with the places of the names in them.
+    /// Sections `cluster`, `shutdown` and `startup`, with the places of the names in them.
     pub cluster: ClusterDraft,
     /// Section `card`.
     pub card: CardSettings,
@@ -47,7 +48,8 @@ pub fn main(cursor: &Cursor<'_>) -> MainDraft {
     let (state, runtime): (&Path, &Path) = (&daemon.state_dir, &daemon.runtime_dir);
     let api = cursor.section("api", |section| rooms::api(section, runtime));
     let power = cursor.section("power", power::power);
-    let cluster = cursor.section("cluster", |cluster| cursor.section("shutdown", |shutdown| cluster::cluster(cluster, shutdown)));
+    let mut cluster = cursor.section("cluster", |cluster| cursor.section("shutdown", |shutdown| cluster::cluster(cluster, shutdown)));
+    cluster.settings.startup = cursor.section("startup", startup::startup);
     let card = cursor.section("card", |section| rooms::card(section, state));
     let hosts = cursor.section("hosts", hosts::hosts);
     MainDraft { api, power, cluster, card, hosts, inventory: cursor.value("inventory", values::path), daemon }

@@ -64,8 +64,23 @@ fn shipped_files_are_valid_and_harmless() {
 
 #[test]
 fn the_defaults_shown_in_comments_are_the_real_ones() {
-    let examples =
-        ["roles", "upses", "domains", "ca_file", "inventory", "kubeconfig", "endpoints", "protect", "this_host", "key", "helper_image"];
+    let examples = [
+        "roles",
+        "upses",
+        "domains",
+        "ca_file",
+        "inventory",
+        "kubeconfig",
+        "endpoints",
+        "protect",
+        "this_host",
+        "key",
+        "helper_image",
+        "expected_flux_url",
+        "expected_flux_branch",
+        "optional_kustomizations",
+        "namespaces",
+    ];
     let shown = uncommented(&text("metis.yaml"), &examples);
     assert!(shown.contains("\n  poll_interval: 2s\n") && shown.contains("\n    charge_floor: 20 "), "{shown}");
     let shown = from_strs(&shown, &text("inventory.yaml")).unwrap_or_else(|all| panic!("{}\n{shown}", check_report(&Err(all))));

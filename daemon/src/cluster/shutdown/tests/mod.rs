@@ -16,7 +16,7 @@ fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-fn settings(datastore: Datastore) -> Settings {
+pub(in crate::cluster) fn settings(datastore: Datastore) -> Settings {
     Settings {
         kubeconfig: Some(SecretRef::File(PathBuf::from("/etc/metis/kubeconfig"))),
         endpoints: Vec::new(),
@@ -24,6 +24,7 @@ fn settings(datastore: Datastore) -> Settings {
         call_timeout: secs(5),
         datastore,
         cordon_lease: secs(3600),
+        startup: crate::cluster::StartupSettings::default(),
         shutdown: ShutdownSettings {
             mode: ShutdownMode::ClusterOnly,
             drain_timeout: secs(180),
@@ -45,7 +46,7 @@ fn etcd() -> Settings {
     settings(Datastore::EmbeddedEtcd { keep: 5 })
 }
 
-fn host(name: &str, k3s: Option<K3sRole>, domain: &str) -> Host {
+pub(in crate::cluster) fn host(name: &str, k3s: Option<K3sRole>, domain: &str) -> Host {
     Host {
         name: name.into(),
         node_name: name.to_owned(),

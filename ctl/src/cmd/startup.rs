@@ -1,0 +1,62 @@
+//! `startup`.
+
+use metis_proto::v1;
+use metis_proto::v1::power_client::PowerClient;
+
+use super::Context;
+use super::shutdown::duration;
+use crate::args::{Format, StartupArgs};
+use crate::errors::CtlError;
+use crate::exit::Exit;
+use crate::follow::Follow;
+use crate::interrupt::Interrupts;
+use crate::session::Session;
+use crate::view::run::RunView;
+use crate::view::startup::{GatesView, StartupView};
+
+/// Shows the tables or the plan, or executes it and follows the run.
+pub async fn run(args: &StartupArgs, cx: &mut Context<'_, '_>) -> Result<Exit, CtlError> {
+    let session = Session::open(cx.global).await?;
+    let mut client = PowerClient::new(session.channel.clone());
+    if args.list {
+        let view = GatesView::from(session.call("the list of gates", client.gates(v1::GatesRequest {})).await?);
+        cx.console.emit(cx.global.format, &view, GatesView::table)?;
+        return Ok(Exit::Done);
+    }
+    let call = session.call("startup", client.startup(request(args)));
+    if !args.execute {
+        let view = StartupView::from(call.await?);
+        cx.console.emit(cx.global.format, &view, StartupView::table)?;
+        return cx.end_dry_run(&view.plan, "add --execute");
+    }
+    let mut interrupts = Interrupts::listen()?;
+    let answer = tokio::select! {
+        () = interrupts.next() => return Err(left_early(&session)),
+        answer = call => answer?,
+    };
+    let run = answer.run.clone();
+    let view = StartupView::from(answer);
+    cx.console.note(&view.headline(&run, &session.flags, &cx.console.look(None)));
+    let (run, exit) = Follow::new(&session, &run, 0, None).until_ended(&mut interrupts, cx.console).await?;
+    cx.console.emit(cx.global.format, &run, |r, _| RunView::ending(r))?;
+    if cx.global.format == Format::Table {
+        cx.console.note(&format!("its report: `metisctl{} run show {}`", session.flags, run.id));
+    }
+    Ok(exit)
+}
+
+fn left_early(session: &Session) -> CtlError {
+    CtlError::Interrupted(format!("left before metisd answered; `metisctl{} run` shows whether a start-up was started", session.flags))
+}
+
+fn request(args: &StartupArgs) -> v1::StartupRequest {
+    v1::StartupRequest {
+        reason: args.reason.clone(),
+        ignore: args.ignore.clone(),
+        allow_on_battery: args.allow_on_battery,
+        min_battery: args.min_startup_battery,
+        require_ups_battery: args.require_ups_battery,
+        stability_window: args.startup_stability_window.map(duration),
+        execute: args.execute,
+    }
+}
