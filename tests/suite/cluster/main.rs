@@ -4,6 +4,7 @@
 mod drain;
 mod endpoints;
 mod flux;
+mod gates;
 mod marks;
 mod shapes;
 

@@ -129,6 +129,7 @@ pub const GUARDS: &[GuardRow] = &[
     GuardRow { name: "daemon.host_role", refuses: "a host that is neither coordinator nor peer", waiver: None },
     GuardRow { name: "startup.empty", refuses: "an inventory without a host that metis may start k3s on", waiver: None },
     GuardRow { name: "startup.unknown_node", refuses: "--ignore-node of a node that the inventory does not have", waiver: None },
+    GuardRow { name: "startup.server_access", refuses: "a k3s server that is reached only through a pod of its own API", waiver: None },
     GuardRow { name: "power.on_battery", refuses: "a site of which a UPS runs on battery", waiver: Some("--allow-on-battery") },
     GuardRow {
         name: "power.charge",
