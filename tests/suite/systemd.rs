@@ -111,6 +111,7 @@ fn installed_on_a_host() {
     let host = Host::boot("metis", &[&format!("--bind={}", card.path())], |root| install(root, "")).unwrap();
 
     started_at_boot(&host);
+    nut_is_read(&host);
     burnt_by_the_writers_unit(&host, card.path());
     rights(&host, card.path());
     socket_activation(&host);
@@ -132,7 +133,7 @@ fn started_at_boot(host: &Host) {
     let state = host.sh("stat -c '%U:%G %a' /var/lib/metis /run/metis/metisd.sock /run/metis/card-writer.sock").unwrap();
     assert_eq!(state.lines().collect::<Vec<_>>(), ["metis:metis 750", "metis:metis 660", "metis:metis 600"]);
     let catalog = host.sh("journalctl --update-catalog; journalctl --no-pager --list-catalog | grep metisd").unwrap();
-    assert_eq!(catalog.lines().count(), 9, "{catalog}");
+    assert_eq!(catalog.lines().count(), 10, "{catalog}");
     for unit in ["metisd.service", "metis-card-writer@.service"] {
         let all = host.sh(&format!("systemd-analyze security --offline=true --no-pager /usr/lib/systemd/system/{unit}")).unwrap();
         let line = all.lines().rev().find(|line| line.contains("exposure level")).unwrap();
@@ -140,6 +141,42 @@ fn started_at_boot(host: &Host) {
         assert!(level <= 3.0, "{unit}: {line}");
     }
     host.sh("systemd-analyze verify --man=no metisd.service metisd.socket metis-card-writer.socket metis-card-writer@x.service").unwrap();
+}
+
+/// Debian gives NUT's files to its own group.
+fn nut_is_read(host: &Host) {
+    let groups = host.sh("id -nG metis; grep ^Groups /proc/$(systemctl show -P MainPID metisd)/status").unwrap();
+    let gid = host.sh("getent group nut | cut -d: -f3").unwrap();
+    assert!(groups.lines().all(|line| line.split_whitespace().any(|word| word == "nut" || word == gid.trim())), "{groups}");
+    host.sh("chown root:nut /etc/nut/*; chmod 0640 /etc/nut/*").unwrap();
+    host.sh("setpriv --reuid=metis --regid=metis --init-groups cat /etc/nut/upsd.conf").unwrap();
+    assert!(host.sh("setpriv --reuid=metis-card --clear-groups --regid=metis-card cat /etc/nut/upsd.conf").is_err());
+}
+
+#[test]
+fn it_installs_where_there_is_no_nut_and_nut_is_read_once_it_is_there() {
+    if !require::root("users and groups") || !require::programs("users and groups", &["systemd-sysusers"]) {
+        return;
+    }
+    let root = tempfile::tempdir().unwrap();
+    put(root.path(), "etc/passwd", "root:x:0:0:root:/root:/bin/sh\n").unwrap();
+    put(root.path(), "etc/group", "root:x:0:\n").unwrap();
+    let file = Path::new(REPOSITORY).join("systemd/sysusers.d/metis.conf");
+    let members = || {
+        // Twice: an upgrade changes nothing.
+        for _ in 0..2 {
+            let out = Command::new("systemd-sysusers").arg("--root").arg(root.path()).arg(&file).output().unwrap();
+            assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        }
+        let groups = fs::read_to_string(root.path().join("etc/group")).unwrap();
+        groups.lines().find(|line| line.starts_with("nut:")).unwrap().to_owned()
+    };
+    assert!(members().ends_with(":metis"), "{}", members());
+    // NUT was there before, with members of its own.
+    put(root.path(), "etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnut:x:120:128::/var/lib/nut:/usr/sbin/nologin\n").unwrap();
+    put(root.path(), "etc/group", "root:x:0:\nnut:x:128:ada\n").unwrap();
+    let _ = fs::remove_file(root.path().join("etc/gshadow"));
+    assert_eq!(members(), "nut:x:128:ada,metis");
 }
 
 /// A whole burn; its story, found by one field.

@@ -44,6 +44,9 @@ pub enum Command {
     /// Write one card; started by the daemon or by metis-card-writer.socket, with the connection as standard input.
     #[command(hide = true)]
     CardWriter,
+    /// Save the datastore of this host as root, by what the configuration says of it; started by metis-datastore-dump.service.
+    #[command(hide = true)]
+    DatastoreDump,
     /// Write metisd(8) and the pages of its commands into a directory.
     #[command(hide = true)]
     Man {

@@ -1,10 +1,12 @@
 //! What stands against acting upon triggers, and what a person should know before.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
 
+use super::datastore;
 use super::parts::Parts;
 use super::world::World;
 use crate::api::port::Arming;
@@ -30,9 +32,12 @@ pub async fn arming(world: &World) -> Arming {
     guards
         .extend(findings.iter().filter(|finding| finding.level == Level::Bad).map(|finding| guard(finding.name, finding.message.clone())));
     guards.extend(credentials(&settings, &parts).await);
+    let (of, name) = (Arc::clone(&settings), world.host_name.clone());
+    guards.extend(tokio::task::spawn_blocking(move || datastore::guards(&of, &name)).await.unwrap_or_default());
     let mut warnings: Vec<String> =
         findings.iter().filter(|finding| finding.level == Level::Warning).map(|finding| finding.message.clone()).collect();
     warnings.extend(unreachable(&parts).await);
+    warnings.extend(blocked(&parts).await);
     let mode = if settings.power.on_trigger == OnTrigger::Observe { OnTrigger::ClusterOnly } else { settings.power.on_trigger };
     Arming { guards, warnings, mode }
 }
@@ -72,6 +77,13 @@ async fn credentials(settings: &Settings, parts: &Parts) -> Vec<Guard> {
     let with_login = settings.power.upses.iter().filter(|ups| ups.username.is_some());
     let checks = with_login.map(async |ups| parts.primary.secondaries(&ups.name, PROBE_WITHIN).await.err());
     join_all(checks).await.into_iter().flatten().map(|why| guard("power.credentials", why)).collect()
+}
+
+/// Locks that would block this host's power-off now. They are passed over, but whoever holds one may be in the middle of something.
+async fn blocked(parts: &Parts) -> Vec<String> {
+    let Some(this) = parts.topology.hosts.values().find(|host| host.this_host && host.access != Access::None) else { return Vec::new() };
+    let held = parts.hosts.blockers(this, PROBE_WITHIN).await.unwrap_or_default();
+    held.into_iter().map(|lock| format!("{}: a lock blocks its power-off, and would be passed over: {lock}", this.name)).collect()
 }
 
 /// Hosts and API servers that do not answer now.

@@ -17,7 +17,7 @@ use super::reload::{self, Loaded, Reload, adopted};
 use super::site::RealSite;
 use super::watch::{self as ups_watch, PowerWatch};
 use super::world::{World, credentials_directory};
-use super::{budgets, leases, listen, perform, real};
+use super::{budgets, leases, listen, perform, real, this_host};
 use crate::api::{self, HostFacts, RoleTable};
 use crate::config::Settings;
 use crate::control::{self, Fact, Handle, Mailbox, Request};
@@ -115,6 +115,7 @@ impl Daemon {
         let power =
             PowerWatch { settings: settings_receiver, handle: handle.clone(), history, secrets, problems: problems.clone(), clock, held };
         tasks.spawn("UPS watch", power.run(stop.clone()));
+        tasks.spawn("watch of this host's end", this_host::watch(handle.clone(), stop.clone()));
         tasks.spawn("service manager", tell_service_manager(handle.clone(), self.clock.clone(), stop.clone()));
 
         let context = self.context(handle.clone(), journal.reader(), Arc::clone(&world), &problems, role_receiver);

@@ -7,6 +7,8 @@ mod budgets;
 mod burn;
 mod claims;
 mod daemon;
+mod datastore;
+mod helper;
 mod leases;
 mod listen;
 mod logging;
@@ -25,6 +27,7 @@ mod site;
 mod standalone;
 mod startup;
 mod stream;
+mod this_host;
 mod topology;
 mod watch;
 mod world;
@@ -59,6 +62,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, passed: Option<UnixLi
         Some(Command::Sandbox(arguments)) => sandbox(&arguments),
         Some(Command::Shutdown(standalone)) => shutdown(&arguments.daemon, &standalone),
         Some(Command::CardWriter) => card_writer(),
+        Some(Command::DatastoreDump) => datastore_dump(&arguments.daemon),
         Some(Command::Man { dir }) => man_pages(&dir),
     }
 }
@@ -74,7 +78,15 @@ fn complain(line: &str) {
 fn check_config(arguments: &DaemonArguments) -> ExitCode {
     let loaded = config::load(&arguments.config, arguments.inventory.as_deref());
     say(config::check_report(&loaded).trim_end());
-    if loaded.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let Ok(settings) = loaded else { return ExitCode::FAILURE };
+    let (lines, code) = match datastore::check(&settings, &daemon::host_name()) {
+        Ok(remark) => (remark.into_iter().collect(), ExitCode::SUCCESS),
+        Err(misfits) => (misfits, ExitCode::FAILURE),
+    };
+    for line in lines {
+        say(&line);
+    }
+    code
 }
 
 fn load(arguments: &DaemonArguments) -> Result<Loaded, ExitCode> {
@@ -143,6 +155,19 @@ fn sandbox(arguments: &args::SandboxArguments) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&format!("metisd sandbox: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn datastore_dump(arguments: &DaemonArguments) -> ExitCode {
+    if let Err(error) = logging::install("info") {
+        complain(&format!("metisd datastore-dump: {error:#}"));
+    }
+    match datastore::run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("metisd datastore-dump: {error:#}"));
             ExitCode::FAILURE
         }
     }

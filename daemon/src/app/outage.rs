@@ -14,7 +14,8 @@ use crate::cluster::port::Facts;
 use crate::cluster::{ShutdownMode, ShutdownOrder, shutdown, startup};
 use crate::control::{Handle, Reply, Request, RunRecord, View};
 use crate::report::{self, Subject, TriggerReading};
-use crate::site::{Cause, DomainName, NodeName, Now, OnTrigger, RunId};
+use crate::runbook::Status;
+use crate::site::{Cause, DomainName, NodeName, Now, OnTrigger, RunId, Step};
 
 /// The battery runs: what cannot be seen of the cluster within this time is planned without.
 const COLLECT_WITHIN: Duration = Duration::from_secs(3);
@@ -23,6 +24,7 @@ const POWER_OFF_WITHIN: Duration = Duration::from_secs(10);
 const POWER_OFF_ATTEMPTS: u32 = 6;
 /// A disk that hangs does not keep this host from powering off.
 const REPORT_WITHIN: Duration = Duration::from_secs(3);
+const LOCKS_WITHIN: Duration = Duration::from_secs(1);
 
 /// A shutdown that a failing UPS wants.
 pub struct Wanted {
@@ -104,9 +106,12 @@ pub async fn collected(parts: &Parts, within: Duration) -> Facts {
 pub async fn report(world: &World, view: &View, record: &RunRecord, message_id: &str) {
     let (now, started, ended) = (world.now(), record.started, record.ended.unwrap_or(record.started));
     let RunRecord { id, run, requester, cause, settings, boot_id, reason, .. } = record;
+    let locks = locks(world, record).await;
+    let locks = locks.as_slice();
     let (trigger, ended_boot) = (trigger(view, record), ended_boot(&now, record, ended));
     let trigger = trigger.as_ref();
-    let report = report::report(&Subject { id, run, requester, cause, trigger, settings, boot_id, started, ended, ended_boot, reason });
+    let report =
+        report::report(&Subject { id, run, requester, cause, trigger, settings, boot_id, started, ended, ended_boot, reason, locks });
     tracing::info!(metis.run = %id, message_id, "{}", report.story());
     if !matches!(run.book.kind.as_str(), shutdown::KIND | startup::KIND) {
         return;
@@ -122,6 +127,22 @@ pub async fn report(world: &World, view: &View, record: &RunRecord, message_id: 
         Ok(Err(error)) => tracing::error!("the report of {id}: {error}"),
         Err(_) => tracing::error!("the disk did not take the report of {id} within {} s", REPORT_WITHIN.as_secs()),
     }
+}
+
+/// Who holds a lock against this host's power-off, where the run has ordered one.
+async fn locks(world: &World, record: &RunRecord) -> Vec<String> {
+    let mut last = record.run.book.steps().filter(|step| record.run.status(&step.id) == Status::Done);
+    let Some(node) = last.find_map(|step| match &step.action {
+        Step::PowerOffThisHost { node, .. } => Some(node.clone()),
+        _ => None,
+    }) else {
+        return Vec::new();
+    };
+    let parts = world.parts().await;
+    let Ok(host) = parts.host(&node) else { return Vec::new() };
+    // That nobody can tell who blocks must not hold it.
+    let held = parts.hosts.blockers(host, LOCKS_WITHIN).await.unwrap_or_default();
+    held.into_iter().map(|lock| format!("powered off past the lock of {lock}")).collect()
 }
 
 /// The newest reading that one of the domains was shed for.

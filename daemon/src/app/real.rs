@@ -11,6 +11,7 @@ use crate::cluster::RealCluster;
 use crate::cluster::port::{Cluster, Platform};
 use crate::config::Settings;
 use crate::host::clock::Clock;
+use crate::host::port::Pods;
 use crate::host::{RealHosts, Secrets};
 use crate::power::NutPrimary;
 use crate::power::nut::Held;
@@ -29,11 +30,11 @@ fn parts(context: secrets::Context, held: Held, this_host: String) -> Arc<MakePa
         let (resolve, held, this_host) = (Arc::clone(&resolve), held.clone(), this_host.clone());
         Box::pin(async move {
             let cluster = cluster(&settings, Arc::clone(&resolve)).await.map(Arc::new);
-            let client = cluster.as_ref().ok().map(|cluster| cluster.client());
+            let pods = cluster.as_ref().ok().map(|cluster| Arc::new(cluster.pods(&settings.hosts.helper_namespace)) as Arc<dyn Pods>);
             Parts {
                 topology: topology::of(&settings, &this_host),
                 settings: settings.cluster.clone(),
-                hosts: Arc::new(RealHosts::new(&settings.hosts, Arc::clone(&resolve), client)),
+                hosts: Arc::new(RealHosts::new(&settings.hosts, Arc::clone(&resolve), pods)),
                 cluster: cluster.clone().map(|cluster| cluster as Arc<dyn Cluster>),
                 platform: cluster.map(|cluster| cluster as Arc<dyn Platform>),
                 look: Look::default(),

@@ -13,9 +13,10 @@ use super::perform::{failed, permanent};
 use super::world::World;
 use crate::cluster::port::{Cluster, ClusterError, DrainOrder, Facts};
 use crate::control::{Event, Handle, Job, Request};
+use crate::host::dump;
 use crate::host::port::{Command, HostError};
 use crate::runbook::{Mode, StepResult};
-use crate::site::{Change, Claim, Host, K3sRole, Mark, NodeName, ObjectRef, Step};
+use crate::site::{Access, Change, Claim, Host, K3sRole, Mark, NodeName, ObjectRef, Step};
 
 /// The first call of a step may not use up all of its time: there is another attempt.
 const ONE_CALL: Duration = Duration::from_secs(20);
@@ -206,18 +207,32 @@ impl Attempt<'_> {
 
     async fn snapshot(&self, node: &NodeName, name: &str, keep: u32) -> Done {
         let (host, hosts) = (self.host(node)?, &self.parts.hosts);
+        if host.access == Access::Local {
+            return self.saved_here(host).await;
+        }
         let left = self.deadline().saturating_duration_since(Instant::now());
         hosts.run(host, &root(&["k3s", "etcd-snapshot", "save", "--name", name]), left).await.map_err(of_host)?;
-        let prune = root(&["k3s", "etcd-snapshot", "prune", "--name", "metis", "--snapshot-retention", &keep.to_string()]);
+        let prune = root(&["k3s", "etcd-snapshot", "prune", "--name", name, "--snapshot-retention", &keep.to_string()]);
         match hosts.run(host, &prune, self.left()).await {
             Ok(_) => Ok(format!("{name} saved, {keep} kept")),
             Err(error) => Ok(format!("{name} saved; older ones were not pruned: {error}")),
         }
     }
 
-    async fn dump(&self, node: &NodeName, command: &str) -> Done {
+    /// On this host metisd has no rights of root: root's unit runs what root's configuration says.
+    async fn saved_here(&self, host: &Host) -> Done {
         let left = self.deadline().saturating_duration_since(Instant::now());
-        let output = self.parts.hosts.run(self.host(node)?, &root(&["sh", "-c", command]), left).await.map_err(of_host)?;
+        self.parts.hosts.run(host, &root(&dump::COMMAND), left).await.map_err(of_host)?;
+        Ok(format!("saved by {}", dump::UNIT))
+    }
+
+    async fn dump(&self, node: &NodeName, command: &str) -> Done {
+        let host = self.host(node)?;
+        if host.access == Access::Local {
+            return self.saved_here(host).await;
+        }
+        let left = self.deadline().saturating_duration_since(Instant::now());
+        let output = self.parts.hosts.run(host, &root(&["sh", "-c", command]), left).await.map_err(of_host)?;
         Ok(output.stdout.lines().last().unwrap_or("dumped").to_owned())
     }
 
@@ -318,7 +333,9 @@ impl Attempt<'_> {
         claim(self.handle, &self.job.run, &self.job.step, vec![stopped]).await.map_err(failed)?;
         let left = self.deadline().saturating_duration_since(Instant::now());
         self.parts.hosts.stop_unit(host, unit, left).await.map_err(of_host)?;
-        Ok(format!("{unit} is stopped"))
+        // Its kubelet is what is stopped, and nothing else could be asked.
+        let said = if host.access == Access::HelperPod { "took the order to stop" } else { "is stopped" };
+        Ok(format!("{unit} {said}"))
     }
 
     async fn start(&self, node: &NodeName, role: K3sRole) -> Done {
@@ -341,7 +358,13 @@ impl Attempt<'_> {
     }
 
     async fn power_off(&self, node: &NodeName) -> Done {
-        self.parts.hosts.power_off(self.host(node)?, Duration::ZERO, self.left()).await.map_err(of_host)?;
+        let host = self.host(node)?;
+        // Not knowing who blocks must not hold it, nor take the time for it.
+        let locks = self.parts.hosts.blockers(host, self.left() / 4).await.unwrap_or_default();
+        self.parts.hosts.power_off(host, Duration::ZERO, self.left()).await.map_err(of_host)?;
+        for lock in locks {
+            self.tell(format!("powered off past the lock of {lock}")).await;
+        }
         Ok("took the order to power off".to_owned())
     }
 }

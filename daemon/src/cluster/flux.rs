@@ -112,7 +112,7 @@ pub async fn set_suspended(
     if matches!(result, Err(ClusterError::Gone(_))) {
         versions.forget();
     }
-    result
+    result.map(drop)
 }
 
 /// A parent before its children; then by name. A Kustomization is the child of the one that applies its object; one that applies itself (as

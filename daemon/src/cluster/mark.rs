@@ -6,6 +6,7 @@
 //! manager `metis` and the resourceVersion that the decision was made on, so that nobody's change in between is overwritten. Removing the
 //! annotation by hand makes the change one's own: metis leaves it alone from then on.
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -80,17 +81,33 @@ pub fn decide(is: bool, whose: &Marked, wanted: Option<&Mark>, field: &str) -> D
     }
 }
 
-/// Carries it out; reads anew where somebody else wrote in between.
+/// What was changed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Changed {
+    /// The object as it was before.
+    pub before: Meta,
+    /// When, by the API server's clock.
+    pub at: Option<Timestamp>,
+}
+
+/// Carries it out; reads anew where somebody else wrote in between. `None`: it stays as it was.
 ///
 /// # Errors
 /// [`ClusterError`]; `what` names the object in it.
-pub async fn carry_out(api: &Api, path: &str, field: &str, wanted: Option<&Mark>, what: &str, until: Instant) -> Result<(), ClusterError> {
+pub async fn carry_out(
+    api: &Api,
+    path: &str,
+    field: &str,
+    wanted: Option<&Mark>,
+    what: &str,
+    until: Instant,
+) -> Result<Option<Changed>, ClusterError> {
     let mut conflicts = 0;
     loop {
         let object: Loose = api.get(path, until).await.map_err(|failure| failure.error(what))?;
         let is = object.spec.get(field).and_then(Value::as_bool).unwrap_or(false);
         let mut patch = match decide(is, &marked(&object.metadata), wanted, field) {
-            Decision::Leave => return Ok(()),
+            Decision::Leave => return Ok(None),
             Decision::Patch(patch) => patch,
             Decision::Refuse => {
                 let text = format!(
@@ -99,9 +116,9 @@ pub async fn carry_out(api: &Api, path: &str, field: &str, wanted: Option<&Mark>
                 return Err(ClusterError::Refused(text));
             }
         };
-        patch["metadata"]["resourceVersion"] = object.metadata.resource_version.into();
+        patch["metadata"]["resourceVersion"] = object.metadata.resource_version.clone().into();
         match api.ask(&Call::patch(path, &patch), until).await {
-            Ok(_) => return Ok(()),
+            Ok(answer) => return Ok(Some(Changed { before: object.metadata, at: answer.date })),
             Err(failure) if failure.code() == Some(409) && conflicts < CONFLICTS && Instant::now() < until => conflicts += 1,
             Err(failure) => return Err(failure.error(what)),
         }

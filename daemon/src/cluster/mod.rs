@@ -2,6 +2,7 @@
 
 mod collect;
 mod drain;
+mod events;
 mod flux;
 mod kube;
 pub mod lease;
@@ -9,6 +10,7 @@ mod mark;
 mod objects;
 mod observe;
 mod order;
+mod pods;
 pub mod port;
 mod real;
 pub mod seen;
@@ -22,5 +24,6 @@ mod volumes;
 pub use kube::AccessError;
 pub use mark::ANNOTATION;
 pub use order::ShutdownOrder;
+pub use pods::Pods;
 pub use real::{RIGHTS, RealCluster};
 pub use settings::{Datastore, Protect, Settings, ShutdownMode, ShutdownSettings, StartupSettings};

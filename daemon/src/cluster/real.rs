@@ -1,18 +1,20 @@
 //! The cluster itself.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use super::drain::{Drain, Rules, drain};
+use super::events::{Happened, Recorder};
 use super::flux::{self, Versions};
 use super::kube::{AccessError, Api, configs, path};
-use super::mark::carry_out;
+use super::mark::{carry_out, marked};
 use super::port::{AttachedVolume, Cluster, ClusterError, DrainOrder, Drained, Facts, Platform};
 use super::seen::{NodeSeen, Seen};
-use super::{Settings, collect, observe, volumes};
+use super::{Pods, Settings, collect, observe, volumes};
 use crate::site::{Mark, ObjectRef, Secret};
 
 /// Evictions and deletions under way at once, of all drains together.
@@ -29,6 +31,7 @@ pub const RIGHTS: &[(&str, &str, &[&str])] = &[
     ("apps", "deployments", &["list"]),
     ("apps", "statefulsets", &["list"]),
     ("coordination.k8s.io", "leases", &["list"]),
+    ("events.k8s.io", "events", &["create"]),
     ("helm.toolkit.fluxcd.io", "helmreleases", &["get", "list", "patch"]),
     ("kustomize.toolkit.fluxcd.io", "kustomizations", &["get", "list", "patch"]),
     ("longhorn.io", "replicas", &["list"]),
@@ -41,10 +44,11 @@ pub const RIGHTS: &[(&str, &str, &[&str])] = &[
 
 /// A real cluster.
 pub struct RealCluster {
-    api: Api,
+    api: Arc<Api>,
     rules: Rules,
     calls: Semaphore,
     versions: Versions,
+    events: Recorder,
 }
 
 impl RealCluster {
@@ -59,13 +63,14 @@ impl RealCluster {
         };
         let configs = configs(kubeconfig, &settings.endpoints, ca.as_deref()).await?;
         let rules = Rules { storage_plane: settings.shutdown.storage_plane.clone(), protect: settings.shutdown.protect.clone() };
-        let api = Api::new(configs, settings.call_timeout)?;
-        Ok(Self { api, rules, calls: Semaphore::new(CALLS), versions: Versions::default() })
+        let api = Arc::new(Api::new(configs, settings.call_timeout)?);
+        let events = Recorder::new(Arc::clone(&api));
+        Ok(Self { events, api, rules, calls: Semaphore::new(CALLS), versions: Versions::default() })
     }
 
-    /// The client of the API server that answered last. Calls through it have no deadline of their own and are not sent to another endpoint.
-    pub fn client(&self) -> kube::Client {
-        self.api.client()
+    /// Pods of metis' own in that namespace.
+    pub fn pods(&self, namespace: &str) -> Pods {
+        Pods::new(Arc::clone(&self.api), namespace)
     }
 }
 
@@ -85,7 +90,16 @@ impl Cluster for RealCluster {
 
     async fn set_cordoned(&self, node: &str, mark: Option<&Mark>, within: Duration) -> Result<(), ClusterError> {
         let what = format!("{} of {node}", if mark.is_some() { "cordon" } else { "uncordon" });
-        carry_out(&self.api, &path("v1", "", "nodes", node), "unschedulable", mark, &what, until(within)).await
+        let done = carry_out(&self.api, &path("v1", "", "nodes", node), "unschedulable", mark, &what, until(within)).await?;
+        let told = done.and_then(|changed| {
+            let (cordoned, at) = (mark.is_some(), changed.at?);
+            let mark = mark.cloned().or_else(|| marked(&changed.before).mark())?;
+            Some(Happened { node: changed.before, cordoned, mark, at })
+        });
+        if let Some(happened) = told {
+            self.events.tell(happened);
+        }
+        Ok(())
     }
 
     async fn drain(

@@ -19,6 +19,7 @@ use crate::site::{Access, Guard, Host, K3sRole, Learned, NodeName, Step, Topolog
 
 use scope::Scope;
 use steps::Maker;
+pub use steps::SNAPSHOT;
 
 /// The kind of its runs.
 pub const KIND: &str = "shutdown";

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::takeover::Kind;
-use super::{Belief, ClaimRecord, Fact, Life, RUNS_KEPT, RunRecord, SettingsState, Stamp, State, TriggerRecord};
+use super::{Belief, ClaimRecord, Fact, GoingDown, Life, RUNS_KEPT, RunRecord, SettingsState, Stamp, State, TriggerRecord};
 use crate::power::budget::Learning;
 use crate::runbook::{Hold, Run, Runbook, Status};
 use crate::site::{Change, NodeName, ObjectRef, RunId, StepId};
@@ -24,6 +24,9 @@ fn apply_to_site(state: &mut State, fact: &Fact, stamp: &Stamp) {
     match fact {
         Fact::DaemonStarted { boot_id, version } => {
             let (boot_id, version) = (boot_id.clone(), version.clone());
+            if state.going_down.as_ref().is_some_and(|going| going.boot_id != boot_id) {
+                state.going_down = None;
+            }
             state.life = Some(Life { boot_id, version, started: at, stopping: false, stopped: false });
         }
         Fact::DaemonStopping => state.life.iter_mut().for_each(|life| life.stopping = true),
@@ -47,6 +50,10 @@ fn apply_to_site(state: &mut State, fact: &Fact, stamp: &Stamp) {
                 trigger.cleared.get_or_insert(at);
             }
         }
+        Fact::HostGoesDown { by, .. } => {
+            state.going_down = Some(GoingDown { at, boot_id: stamp.now.boot_id.clone(), by: by.clone() });
+        }
+        Fact::HostStays => state.going_down = None,
         Fact::Armed { mode, .. } => state.armed = Some(*mode),
         Fact::Disarmed { .. } => state.armed = None,
         Fact::JournalDegraded { reason } => state.journal_trouble = Some(reason.clone()),

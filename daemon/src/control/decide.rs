@@ -141,6 +141,10 @@ fn meaning(draft: &mut Draft<'_>, event: &Event) -> Option<Reply> {
             return Some(Reply::Noted);
         }
         Event::Asked(Request::Cancel { requester, run, execute }) => return Some(request::cancel(draft, requester, run, *execute)),
+        Event::Asked(Request::ThisHost { goes_down }) => {
+            recover::this_host(draft, *goes_down);
+            return Some(Reply::Noted);
+        }
         Event::Asked(Request::Audit(audit)) => {
             draft.add(Fact::CallAudited { audit: audit.clone() });
             return Some(Reply::Noted);

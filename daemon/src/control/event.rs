@@ -208,6 +208,11 @@ pub enum Request {
         /// False: only say it.
         execute: bool,
     },
+    /// Record that this host is being powered off or rebooted, or that it stays; answered once it is recorded.
+    ThisHost {
+        /// Whether it goes down.
+        goes_down: bool,
+    },
     /// Record a mutating call.
     Audit(Audit),
     /// Stop the daemon: runs that cannot be resumed are cancelled, the others stay as they are.

@@ -313,6 +313,15 @@ pub enum Fact {
     },
     /// Facts reach the disk again, those kept meanwhile included.
     JournalRestored,
+    /// This host is being powered off or rebooted.
+    HostGoesDown {
+        /// The run that ordered it; `None`: somebody else did.
+        by: Option<RunId>,
+        /// Runs that are under way.
+        runs: Vec<RunId>,
+    },
+    /// That was called off.
+    HostStays,
     /// Wall-clock time went another way than boot time.
     ClockJumped {
         /// Seconds; negative: backwards.
@@ -375,6 +384,8 @@ const KINDS: &[&str] = &[
     "call.audited",
     "journal.degraded",
     "journal.restored",
+    "host.goes-down",
+    "host.stays",
     "clock.jumped",
 ];
 
@@ -417,6 +428,8 @@ impl Fact {
             Self::CallAudited { .. } => "call.audited",
             Self::JournalDegraded { .. } => "journal.degraded",
             Self::JournalRestored => "journal.restored",
+            Self::HostGoesDown { .. } => "host.goes-down",
+            Self::HostStays => "host.stays",
             Self::ClockJumped { .. } => "clock.jumped",
         }
     }
@@ -456,6 +469,8 @@ impl Fact {
             | Self::Disarmed { .. }
             | Self::JournalDegraded { .. }
             | Self::JournalRestored
+            | Self::HostGoesDown { .. }
+            | Self::HostStays
             | Self::ClockJumped { .. } => None,
         }
     }

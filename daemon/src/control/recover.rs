@@ -29,6 +29,19 @@ fn say_farewell_again(draft: &mut Draft<'_>) {
     }
 }
 
+/// This host's end is ordered, by this daemon or by somebody else, or called off. Nothing of the site is stopped for it.
+pub(super) fn this_host(draft: &mut Draft<'_>, goes_down: bool) {
+    let known = draft.state.going_down.is_some();
+    if !goes_down && known {
+        draft.add(Fact::HostStays);
+    } else if goes_down && !known {
+        let ordered = draft.state.farewell.as_ref().and_then(|id| draft.state.run(id));
+        let by = ordered.filter(|record| record.boot_id == draft.now.boot_id).map(|record| record.id.clone());
+        let runs = draft.state.active().map(|record| record.id.clone()).collect();
+        draft.add(Fact::HostGoesDown { by, runs });
+    }
+}
+
 fn take_up(draft: &mut Draft<'_>, id: &RunId) {
     let Some(record) = draft.state.run(id).cloned() else { return };
     if record.run.phase().is_none() {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::draft::Draft;
 use super::recover::left_behind;
-use super::takeover::{IMAGES_AT_ONCE, Kind, OnStop, Takeover, clash, needs_journal, on_stop, takeover};
+use super::takeover::{IMAGES_AT_ONCE, Kind, OnStop, Takeover, begins_on_a_host_that_goes_down, clash, needs_journal, on_stop, takeover};
 use super::{ClaimRecord, Fact, Reply, RunRecord, State, outage};
 use crate::runbook::{Runbook, Status};
 use crate::site::{Cause, Change, Claim, Guard, ObjectRef, OnTrigger, RunId, SettingsDigest, Step, StepId};
@@ -125,6 +125,9 @@ fn general(state: &State, kind: Kind) -> Vec<Guard> {
     if let Some(trouble) = state.journal_trouble.as_ref().filter(|_| needs_journal(kind)) {
         let message = format!("a {} needs the journal, and facts do not reach the disk: {trouble}", kind.name());
         guards.push(guard("journal.degraded", message));
+    }
+    if state.going_down.is_some() && !begins_on_a_host_that_goes_down(kind) {
+        guards.push(guard("host.goes-down", "this host is being powered off or rebooted: ask again when it is back".to_owned()));
     }
     let images = state.active().filter(|record| record.run.book.kind == Kind::Image.name()).count();
     if kind == Kind::Image && images >= IMAGES_AT_ONCE {

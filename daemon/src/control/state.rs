@@ -54,6 +54,20 @@ pub struct State {
     /// The newest run at whose end this host was ordered to power off.
     #[serde(default)]
     pub farewell: Option<RunId>,
+    /// This host is being powered off or rebooted.
+    #[serde(default)]
+    pub going_down: Option<GoingDown>,
+}
+
+/// This host's end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GoingDown {
+    /// When it was heard of.
+    pub at: Timestamp,
+    /// The boot that it ends.
+    pub boot_id: BootId,
+    /// The run that ordered it; `None`: somebody else did.
+    pub by: Option<RunId>,
 }
 
 /// A change that metis made, or was about to make, and has not undone.

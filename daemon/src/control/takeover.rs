@@ -113,6 +113,14 @@ pub fn needs_journal(kind: Kind) -> bool {
     }
 }
 
+/// Whether runs of that kind are begun on a host that goes down. What stops the site is: whoever powers this host off may not know why.
+pub fn begins_on_a_host_that_goes_down(kind: Kind) -> bool {
+    match kind {
+        Kind::Burn | Kind::Image | Kind::Startup => false,
+        Kind::Shutdown => true,
+    }
+}
+
 /// Whether two plans write to the same device (by path, or by `diskseq` where the kernel has one), or work on the same host.
 pub fn clash(one: &Runbook<Step>, other: &Runbook<Step>) -> bool {
     let hosts = |book: &Runbook<Step>| book.steps().filter_map(|step| step.action.host().cloned()).collect::<BTreeSet<_>>();

@@ -64,6 +64,16 @@ impl Fact {
             }
             Self::JournalDegraded { reason } => format!("journal degraded, cards are not burnt until it is well: {reason}"),
             Self::JournalRestored => "journal well again".to_owned(),
+            Self::HostGoesDown { by: Some(run), .. } => format!("this host goes down, as {run} ordered"),
+            Self::HostGoesDown { by: None, runs } => {
+                let under_way = if runs.is_empty() {
+                    "nothing is under way".to_owned()
+                } else {
+                    format!("{} under way: it is held up as long as logind lets it be", join(runs.iter().map(ToString::to_string)))
+                };
+                format!("this host is powered off or rebooted by somebody else; nothing of the site is stopped for it; {under_way}")
+            }
+            Self::HostStays => "this host stays on: its power-off or reboot was called off".to_owned(),
             Self::ClockJumped { seconds } => format!("the wall clock jumped by {seconds} s"),
         }
     }
@@ -78,6 +88,7 @@ impl Fact {
             Self::RunEnded { .. } => Some("e37c90a45b1d4f6e9c82d05f7ab3614e"),
             Self::JournalDegraded { .. } => Some("70b6e1d9c4a84f25b3f79e0a8d5c2164"),
             Self::SettingsRejected { .. } => Some("b94d2f7ae1c3456c8fa05d6e37b1c082"),
+            Self::HostGoesDown { by: None, .. } => Some("c05d3e9871b64f2d9a7e4b1fd8326c50"),
             Self::FsdLatched { .. } => Some("46e8a3c5d7f94b10ae62c1f80d9b5737"),
             _ => None,
         }
@@ -171,6 +182,7 @@ fn level(told: &Told) -> Level {
         Fact::CallAudited { audit } if !audit.allowed => Level::WARN,
         Fact::SettingsRejected { .. }
         | Fact::FsdLatched { .. }
+        | Fact::HostGoesDown { by: None, .. }
         | Fact::ClockJumped { .. }
         | Fact::RunHeld { .. }
         | Fact::StepAborted { .. } => Level::WARN,

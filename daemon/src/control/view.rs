@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::tell::on_trigger;
-use super::{Belief, ClaimRecord, RunRecord, SettingsState, State, StepProgress, TriggerRecord, outage};
+use super::{Belief, ClaimRecord, GoingDown, RunRecord, SettingsState, State, StepProgress, TriggerRecord, outage};
 use crate::power::{Snapshot, UpsState};
 use crate::runbook::Status;
 use crate::site::{BootId, DomainName, Learned, OnTrigger, RunId, UpsName, Verdict};
@@ -138,6 +138,11 @@ fn phase_line(state: &State, power: &Snapshot) -> String {
     let mut parts = Vec::new();
     if state.stopping() {
         parts.push("stopping".to_owned());
+    }
+    match &state.going_down {
+        Some(GoingDown { by: Some(run), .. }) => parts.push(format!("this host goes down, as {run} ordered")),
+        Some(GoingDown { by: None, .. }) => parts.push("this host goes down, which somebody else ordered".to_owned()),
+        None => {}
     }
     for (domain, trigger) in state.triggers.iter().filter(|(_, trigger)| trigger.cleared.is_none()) {
         let disarmed = if trigger.would_act == OnTrigger::Observe { "DISARMED: would have acted: " } else { "" };

@@ -1,6 +1,8 @@
 //! Hosts through a short-lived privileged pod on the node, for nodes without a way in over SSH. It needs a working API server and kubelet.
 
 mod manifest;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -8,27 +10,32 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, DeleteParams, ListParams, PostParams};
-use kube::{Client, ResourceExt as _};
+use serde_json::Value;
+use tokio::sync::OwnedMutexGuard;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-use super::port::{Command, HostError, Output};
+use super::port::{Command, HostError, Output, Pods};
 use crate::site::Host;
 use manifest::State;
 
-/// Every call to the API server, at most.
-const CALL: Duration = Duration::from_secs(10);
+/// Every look at the pod, at most.
+const LOOK: Duration = Duration::from_secs(10);
 /// So often the pod is looked at.
 const POLL: Duration = Duration::from_millis(500);
-/// Time that a pod is left to be removed in, beyond the caller's.
+/// Time that a pod is left to be removed in, beside what its caller does next.
 const REMOVAL: Duration = Duration::from_secs(5);
 
 /// Runs commands on nodes as root, in the host's namespaces.
 pub struct HelperPod {
-    pods: Api<Pod>,
+    pods: Arc<dyn Pods>,
     image: String,
+    /// This metis host, by which it knows its own pods.
+    holder: String,
     /// One pod a node at a time: what else of ours is found there is left over.
     nodes: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// Pods that are being removed.
+    removals: Arc<Mutex<JoinSet<()>>>,
 }
 
 /// How a pod ended that may take its node with it.
@@ -41,9 +48,11 @@ pub enum Order {
 }
 
 impl HelperPod {
-    /// With a client whose rights include creating, reading, listing and deleting pods in `namespace`, and `default_retry = false`.
-    pub fn new(client: Client, namespace: &str, image: &str) -> Self {
-        Self { pods: Api::namespaced(client, namespace), image: image.to_owned(), nodes: Mutex::default() }
+    /// With rights to create, read, list and delete pods. Called on the runtime that drives it.
+    pub fn new(pods: Arc<dyn Pods>, image: &str) -> Self {
+        let name = nix::unistd::gethostname().unwrap_or_default();
+        let holder = manifest::label_value(&name.to_string_lossy());
+        Self { pods, image: image.to_owned(), holder, nodes: Mutex::default(), removals: Arc::default() }
     }
 
     /// Runs a command to its end. Of its outputs only the last 2000 bytes each come back (a termination message holds 4 KiB).
@@ -59,7 +68,7 @@ impl HelperPod {
         }
     }
 
-    /// Runs a command that may end the node.
+    /// Runs a command that may end the node. However it ends, and if nobody waits for it any more, the pod is removed.
     ///
     /// # Errors
     /// As [`HelperPod::run`].
@@ -67,32 +76,29 @@ impl HelperPod {
         let until = Instant::now() + within;
         let name = &host.name;
         let lock = Arc::clone(self.nodes.lock().unwrap_or_else(PoisonError::into_inner).entry(host.node_name.clone()).or_default());
-        let busy = |_| HostError::TimedOut(format!("{name}: another helper pod is still at work there"));
-        let _alone = timeout_at(until, lock.lock()).await.map_err(busy)?;
+        let busy = |_| HostError::TimedOut(format!("{name}: another helper pod is still at work there, or being removed"));
+        let alone = timeout_at(until, lock.lock_owned()).await.map_err(busy)?;
         self.remove_leftovers(host, until).await?;
-        let wanted = manifest::pod(&host.node_name, &self.image, &command.argv, within);
-        let wanted: Pod =
-            serde_json::from_value(wanted).map_err(|e| HostError::Failed(format!("{name}: the helper pod's manifest: {e}")))?;
-        let made = call(host, "creating the helper pod", until, self.pods.create(&PostParams::default(), &wanted)).await?;
-        let pod = made.name_any();
-        let ended = self.ended(host, &pod, until).await;
-        // It holds nothing, and what cannot be removed now is a leftover next time.
-        let removal = Instant::now() + REMOVAL;
-        if let Err(error) = call(host, "removing the helper pod", removal, self.pods.delete(&pod, &at_once())).await {
-            tracing::warn!(%error, %pod, "the helper pod is left over");
-        }
-        ended
+        let pod = manifest::name().map_err(|error| HostError::Failed(format!("{name}: naming the helper pod: {error}")))?;
+        let wanted = manifest::pod(&pod, &self.holder, &host.node_name, &self.image, &command.argv, within);
+        // From here on: a pod may be there although no answer came.
+        let made = Made { name: pod, pods: Arc::clone(&self.pods), removals: Arc::clone(&self.removals), alone: Some(alone) };
+        call(host, "creating the helper pod", until, self.pods.create(&wanted, left(until))).await?;
+        self.ended(host, &made.name, until).await
     }
 
-    /// Removes helper pods of earlier runs from the node.
+    /// Removes helper pods of earlier runs from the node: its own, and those of others that have ended.
     async fn remove_leftovers(&self, host: &Host, until: Instant) -> Result<(), HostError> {
-        let ours = ListParams::default().labels(manifest::SELECTOR).fields(&format!("spec.nodeName={}", host.node_name));
-        let left = call(host, "listing helper pods", until, self.pods.list(&ours)).await?;
-        for pod in left.items {
-            match call(host, "removing an older helper pod", until, self.pods.delete(&pod.name_any(), &at_once())).await {
-                Ok(_) => tracing::warn!(pod = %pod.name_any(), node = %host.node_name, "removed a helper pod of an earlier run"),
-                // It went meanwhile, or goes another time.
-                Err(error) => tracing::debug!(%error, "an older helper pod stays"),
+        let found = self.pods.of_node(&host.node_name, manifest::SELECTOR, left(until));
+        for pod in call(host, "listing helper pods", until, found).await?.iter().filter_map(read) {
+            let labels = pod.metadata.labels.clone().unwrap_or_default();
+            let own = labels.get(manifest::HOLDER).is_none_or(|holder| *holder == self.holder);
+            let over = matches!(manifest::state(&pod), State::Ended { .. } | State::Hopeless(_) | State::Late);
+            let Some(pod) = pod.metadata.name.filter(|_| own || over) else { continue };
+            match call(host, "removing an older helper pod", until, self.pods.delete(&pod, left(until))).await {
+                Ok(()) => tracing::warn!(%pod, node = %host.node_name, "removed a helper pod of an earlier run"),
+                // It goes another time.
+                Err(error) => tracing::warn!(%error, %pod, "an older helper pod stays"),
             }
         }
         Ok(())
@@ -103,56 +109,95 @@ impl HelperPod {
         let mut last = State::Waiting("the kubelet has not taken it".to_owned());
         let mut trouble: Option<HostError> = None;
         while Instant::now() < until {
-            match call(host, "looking at the helper pod", until, self.pods.get_opt(pod)).await {
+            match call(host, "looking at the helper pod", until, self.pods.get(pod, left(until).min(LOOK))).await {
                 Ok(Some(pod)) => {
                     trouble = None;
-                    last = manifest::state(&pod);
+                    last = read(&pod).map_or(last, |pod| manifest::state(&pod));
                 }
                 Ok(None) => return Err(HostError::Failed(format!("{name}: the helper pod was removed by somebody else"))),
                 // The API server may be back before the time is up.
                 Err(error) => trouble = Some(error),
             }
-            match &last {
-                State::Ended { code: 0, output } => return Ok(Order::Done(output.clone())),
-                State::Ended { code, output } => {
-                    let said = if output.stderr.trim().is_empty() { &output.stdout } else { &output.stderr };
-                    let said = said.trim().replace('\n', "; ");
-                    return Err(HostError::Failed(format!("{name}: the command of the helper pod ended with status {code}: {said}")));
-                }
-                State::Hopeless(why) => return Err(HostError::Failed(format!("{name}: the helper pod cannot run: {why}"))),
-                State::Waiting(_) | State::Running => {}
+            if let Some(end) = end(name.as_str(), &last) {
+                return end;
             }
             tokio::time::sleep_until(until.min(Instant::now() + POLL)).await;
         }
         match last {
             State::Running => Ok(Order::TakenThenLost),
             State::Waiting(why) => Err(trouble.unwrap_or_else(|| {
-                HostError::Unreachable(format!(
-                    "{name}: the helper pod did not start in time: {why}; is the kubelet of {} up?",
-                    host.node_name
-                ))
+                let node = &host.node_name;
+                HostError::Unreachable(format!("{name}: the helper pod did not start in time: {why}; is the kubelet of {node} up?"))
             })),
-            State::Ended { .. } | State::Hopeless(_) => Err(HostError::TimedOut(format!("{name}: the helper pod's time is up"))),
+            State::Ended { .. } | State::Hopeless(_) | State::Late => {
+                Err(HostError::TimedOut(format!("{name}: the helper pod's time is up")))
+            }
         }
     }
 }
 
-/// Without the grace in which a kubelet that hangs would keep it.
-fn at_once() -> DeleteParams {
-    DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::background() }
+/// What a pod's state means to who waits for it; `None`: wait on.
+fn end(name: &str, state: &State) -> Option<Result<Order, HostError>> {
+    match state {
+        State::Ended { code: 0, output } => Some(Ok(Order::Done(output.clone()))),
+        State::Ended { code, output } => {
+            let said = if output.stderr.trim().is_empty() { &output.stdout } else { &output.stderr };
+            let said = said.trim().replace('\n', "; ");
+            Some(Err(HostError::Failed(format!("{name}: the command of the helper pod ended with status {code}: {said}"))))
+        }
+        State::Hopeless(why) => Some(Err(HostError::Failed(format!("{name}: the helper pod cannot run: {why}")))),
+        State::Late => Some(Err(HostError::TimedOut(format!("{name}: the command of the helper pod did not end in time and was killed")))),
+        State::Waiting(_) | State::Running => None,
+    }
 }
 
-async fn call<T>(host: &Host, what: &str, until: Instant, request: impl Future<Output = kube::Result<T>>) -> Result<T, HostError> {
-    let name = &host.name;
-    let answer = timeout_at(until.min(Instant::now() + CALL), request).await;
-    match answer.map_err(|_| HostError::TimedOut(format!("{name}: {what}: the API server did not answer in time")))? {
-        Ok(value) => Ok(value),
-        Err(kube::Error::Api(status)) => Err(match status.code {
-            401 | 403 => {
-                HostError::Refused(format!("{name}: {what}: {}; metis needs create, get, list and delete of pods", status.message))
+/// A pod that was made, or may have been. Dropping it has it removed; until then nobody else makes one on its node.
+struct Made {
+    name: String,
+    pods: Arc<dyn Pods>,
+    removals: Arc<Mutex<JoinSet<()>>>,
+    alone: Option<OwnedMutexGuard<()>>,
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        // Without a runtime this process ends: what is left over is found by the next one.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let (name, pods, alone) = (std::mem::take(&mut self.name), Arc::clone(&self.pods), self.alone.take());
+        let removal = async move {
+            let _alone = alone;
+            let done = tokio::time::timeout(REMOVAL, pods.delete(&name, REMOVAL)).await;
+            if !matches!(done, Ok(Ok(()))) {
+                tracing::warn!(pod = %name, ?done, "the helper pod is left over; it ends by its own deadline");
             }
-            _ => HostError::Failed(format!("{name}: {what}: {}", status.message)),
-        }),
-        Err(error) => Err(HostError::Unreachable(format!("{name}: {what}: {:#}", anyhow::Error::from(error)))),
+        };
+        let mut removals = self.removals.lock().unwrap_or_else(PoisonError::into_inner);
+        while removals.try_join_next().is_some() {}
+        removals.spawn_on(removal, &runtime);
     }
+}
+
+fn read(pod: &Value) -> Option<Pod> {
+    serde_json::from_value(pod.clone()).ok()
+}
+
+fn left(until: Instant) -> Duration {
+    until.saturating_duration_since(Instant::now())
+}
+
+/// With the host and what was wanted in front of an error.
+async fn call<T>(host: &Host, what: &str, until: Instant, request: impl Future<Output = Result<T, HostError>>) -> Result<T, HostError> {
+    let name = &host.name;
+    let answer = timeout_at(until, request).await;
+    answer.map_err(|_| HostError::TimedOut(format!("{name}: {what}: the API server did not answer in time")))?.map_err(
+        |error| match error {
+            HostError::Refused(why) => {
+                HostError::Refused(format!("{name}: {what}: {why}; metis needs create, get, list and delete of pods"))
+            }
+            HostError::Unreachable(why) => HostError::Unreachable(format!("{name}: {what}: {why}")),
+            HostError::Denied(why) => HostError::Denied(format!("{name}: {what}: {why}")),
+            HostError::Failed(why) => HostError::Failed(format!("{name}: {what}: {why}")),
+            HostError::TimedOut(why) => HostError::TimedOut(format!("{name}: {what}: {why}")),
+        },
+    )
 }

@@ -6,12 +6,25 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::time::{Instant, timeout_at};
 
+use super::dump;
 use super::port::{Command, HostError, Output};
 use super::systemd::Systemd;
 use super::tail::Tail;
 
-/// Commands that run as root on this host, by the unit that does it. k3s-killall.sh stops every unit named k3s*, so none of ours is.
-const UNITS: [(&str, &str); 1] = [("/usr/local/bin/k3s-killall.sh", "metis-k3s-killall.service")];
+/// A unit that stands for a command of root on this host. k3s-killall.sh stops every unit named k3s*, so none of ours is.
+struct Unit {
+    argv: &'static [&'static str],
+    name: &'static str,
+    /// Is stopped where its time is up; polkit's rules let it be.
+    stops: bool,
+}
+
+const UNITS: [Unit; 2] = [
+    Unit { argv: &["/usr/local/bin/k3s-killall.sh"], name: "metis-k3s-killall.service", stops: false },
+    Unit { argv: &dump::COMMAND, name: dump::UNIT, stops: true },
+];
+/// So much of the time is kept for stopping a unit that is late.
+const STOP: Duration = Duration::from_secs(3);
 
 /// This host.
 pub struct Local {
@@ -48,14 +61,18 @@ impl Local {
                 Err(_) => Err(HostError::TimedOut("this host: sync: a disk does not take what is to be written in time".to_owned())),
             };
         }
-        let unit = UNITS.iter().find(|(program, _)| argv == [*program]).map(|(_, unit)| *unit);
-        let Some(unit) = unit else {
+        let Some(unit) = UNITS.iter().find(|unit| argv == unit.argv) else {
             return Err(HostError::Denied(format!(
                 "this host: metisd may not run `{}` as root here; make it a unit of Type=oneshot that polkit lets the user metis start",
                 argv.join(" ")
             )));
         };
-        self.systemd.run_unit(unit, within).await.map(|()| Output::default())
+        let rest = if unit.stops { STOP.min(within / 4) } else { Duration::ZERO };
+        let done = self.systemd.run_unit(unit.name, within.saturating_sub(rest)).await;
+        if unit.stops && matches!(done, Err(HostError::TimedOut(_))) {
+            self.systemd.stop_unit(unit.name, rest).await.unwrap_or_else(|error| tracing::warn!(%error, "{} may still run", unit.name));
+        }
+        done.map(|()| Output::default())
     }
 }
 
@@ -114,7 +131,13 @@ mod tests {
         let error = local.run(&command(&["sleep", "30"], false), Duration::from_millis(100)).await.unwrap_err();
         assert!(matches!(error, HostError::TimedOut(_)), "{error:?}");
         assert_eq!(local.run(&command(&["sync"], true), LIMIT).await, Ok(Output::default()));
-        for argv in [&["sh", "-c", "id"][..], &["/usr/local/bin/k3s-killall.sh", "--help"], &["sync", "-f"], &[]] {
+        for argv in [
+            &["sh", "-c", "id"][..],
+            &["/usr/local/bin/k3s-killall.sh", "--help"],
+            &["metisd", "datastore-dump", "-h"],
+            &["sync", "-f"],
+            &[],
+        ] {
             let error = local.run(&command(argv, true), LIMIT).await.unwrap_err();
             assert!(matches!(error, HostError::Denied(_)), "{error:?}");
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::site::{Secret, SecretRef};
 
 pub mod clock;
+pub mod dump;
 pub mod helper_pod;
 mod local;
 pub mod port;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::site::Host;
 
 /// Hosts of the site. Every call ends within the time it is given; a future that is dropped leaves nothing behind but what was done.
@@ -13,14 +15,34 @@ pub trait Hosts: Send + Sync {
     /// Runs a command to its end.
     async fn run(&self, host: &Host, command: &Command, within: Duration) -> Result<Output, HostError>;
 
-    /// Stops a unit and sees it inactive; one that is not there or not active is done.
+    /// Stops a unit and sees it inactive; one that is not there or not active is done. Where the host is reached through its kubelet and the
+    /// unit is that kubelet (`k3s*`), it is done once the order was taken.
     async fn stop_unit(&self, host: &Host, unit: &str, within: Duration) -> Result<(), HostError>;
 
     /// Starts a unit without waiting for it to be up (`--no-block`).
     async fn start_unit(&self, host: &Host, unit: &str, within: Duration) -> Result<(), HostError>;
 
+    /// Who holds a lock that would block the host's power-off (systemd-inhibit(1)), for people. [`Hosts::power_off`] passes over them.
+    async fn blockers(&self, host: &Host, within: Duration) -> Result<Vec<String>, HostError>;
+
     /// Orders the host to power off; done once it was taken, not once it is off.
     async fn power_off(&self, host: &Host, delay: Duration, within: Duration) -> Result<(), HostError>;
+}
+
+/// The cluster's pods, as far as helper pods need them; the second implementation is in their tests. Errors say what, not on which host.
+#[tonic::async_trait]
+pub trait Pods: Send + Sync {
+    /// Makes a pod; one of its name is the same one.
+    async fn create(&self, pod: &Value, within: Duration) -> Result<(), HostError>;
+
+    /// A pod as it is; `None`: it is gone.
+    async fn get(&self, name: &str, within: Duration) -> Result<Option<Value>, HostError>;
+
+    /// The pods of a node with these labels (`key=value,…`).
+    async fn of_node(&self, node: &str, labels: &str, within: Duration) -> Result<Vec<Value>, HostError>;
+
+    /// Removes a pod at once; one that is gone is done.
+    async fn delete(&self, name: &str, within: Duration) -> Result<(), HostError>;
 }
 
 /// A command for a host.

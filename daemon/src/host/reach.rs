@@ -1,19 +1,20 @@
 //! All hosts, each by its way.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::helper_pod::{self, HelperPod};
 use super::local::Local;
-use super::port::{Command, HostError, Hosts, Output};
+use super::port::{Command, HostError, Hosts, Output, Pods};
 use super::settings::Settings;
 use super::ssh::{self, Ssh};
 use super::systemd::Systemd;
 use super::{Secrets, systemctl};
 use crate::site::{Access, Host};
 
-/// A helper pod's node goes down this much later than ordered, so that the pod's end is heard of.
+/// What takes the kubelet along is done this much later than ordered through a helper pod, so that the pod's end is heard of.
 const POD_DELAY: Duration = Duration::from_secs(5);
 
 /// The real hosts.
@@ -24,15 +25,14 @@ pub struct RealHosts {
 }
 
 impl RealHosts {
-    /// Connects to nothing yet. `secrets` resolves SSH keys; `kube` is for hosts with `access: helper-pod`.
-    pub fn new(settings: &Settings, secrets: Secrets, kube: Option<kube::Client>) -> Self {
-        Self::with_systemd(settings, secrets, kube, Systemd::new())
+    /// Connects to nothing yet. `secrets` resolves SSH keys; `pods` is for hosts with `access: helper-pod`.
+    pub fn new(settings: &Settings, secrets: Secrets, pods: Option<Arc<dyn Pods>>) -> Self {
+        Self::with_systemd(settings, secrets, pods, Systemd::new())
     }
 
     /// As [`RealHosts::new`], with this host's service manager given.
-    pub fn with_systemd(settings: &Settings, secrets: Secrets, kube: Option<kube::Client>, systemd: Systemd) -> Self {
-        let pods = kube.zip(settings.helper_image.as_deref());
-        let pods = pods.map(|(client, image)| HelperPod::new(client, &settings.helper_namespace, image));
+    pub fn with_systemd(settings: &Settings, secrets: Secrets, pods: Option<Arc<dyn Pods>>, systemd: Systemd) -> Self {
+        let pods = pods.zip(settings.helper_image.as_deref()).map(|(pods, image)| HelperPod::new(pods, image));
         Self { ssh: Ssh::new(settings, secrets), local: Local::new(systemd), pods }
     }
 
@@ -43,8 +43,13 @@ impl RealHosts {
 
     fn pods(&self, host: &Host) -> Result<&HelperPod, HostError> {
         self.pods.as_ref().ok_or_else(|| {
-            HostError::Refused(format!("{}: its access is helper-pod, but there is no way to the cluster (cluster.kubeconfig)", host.name))
+            HostError::Refused(format!("{}: its access is helper-pod, and that needs cluster.kubeconfig and hosts.helper_image", host.name))
         })
+    }
+
+    /// Where the unit is the node's kubelet nobody hears of a pod's end after it: it is done once the order was taken.
+    async fn stop_kubelet(&self, host: &Host, unit: &str, within: Duration) -> Result<(), HostError> {
+        self.run(host, &systemctl::stop_later(unit, POD_DELAY), within).await.map(drop)
     }
 
     async fn stop_by_commands(&self, host: &Host, unit: &str, within: Duration) -> Result<(), HostError> {
@@ -64,21 +69,12 @@ impl RealHosts {
     }
 
     async fn power_off_by_commands(&self, host: &Host, delay: Duration, within: Duration) -> Result<(), HostError> {
-        let until = Instant::now() + within;
-        // Not knowing who blocks must not hold it, nor take the time for it.
-        if let Ok(output) = self.run(host, &systemctl::list_inhibitors(), within / 3).await {
-            let blockers = systemctl::blockers(&output);
-            if !blockers.is_empty() {
-                tracing::warn!(METIS_NODE = %host.name, "powering {} off although its shutdown is blocked by {}", host.name, blockers.join("; "));
-            }
-        }
-        let left = until.saturating_duration_since(Instant::now());
         let lost = match host.access {
             Access::HelperPod => {
                 let order = systemctl::power_off(delay.max(POD_DELAY));
-                self.pods(host)?.order(host, &order, left).await? == helper_pod::Order::TakenThenLost
+                self.pods(host)?.order(host, &order, within).await? == helper_pod::Order::TakenThenLost
             }
-            _ => self.ssh.order(host, &systemctl::power_off(delay), left).await? == ssh::Order::TakenThenLost,
+            _ => self.ssh.order(host, &systemctl::power_off(delay), within).await? == ssh::Order::TakenThenLost,
         };
         if lost {
             tracing::info!(METIS_NODE = %host.name, "{} took the order to power off and was gone", host.name);
@@ -109,6 +105,7 @@ impl Hosts for RealHosts {
         match host.access {
             Access::Local => self.this_host().stop_unit(unit, within).await,
             Access::None => Err(unmanaged(host)),
+            Access::HelperPod if unit.starts_with("k3s") => self.stop_kubelet(host, unit, within).await,
             Access::Ssh | Access::HelperPod => self.stop_by_commands(host, unit, within).await,
         }
     }
@@ -117,6 +114,13 @@ impl Hosts for RealHosts {
         match host.access {
             Access::Local => self.this_host().start_unit(unit, within).await,
             _ => self.run(host, &systemctl::start(unit), within).await.map(drop),
+        }
+    }
+
+    async fn blockers(&self, host: &Host, within: Duration) -> Result<Vec<String>, HostError> {
+        match host.access {
+            Access::Local => self.this_host().blockers(within).await,
+            _ => self.run(host, &systemctl::list_inhibitors(), within).await.map(|output| systemctl::blockers(&output)),
         }
     }
 

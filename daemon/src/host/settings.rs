@@ -22,7 +22,7 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// `hosts.at_once`: connections being made or used at once.
     pub at_once: u32,
-    /// `hosts.helper_image`: multi-arch image of the helper pod; it needs `sh`, `chroot` and `nsenter`.
+    /// `hosts.helper_image`: multi-arch image of the helper pod; it needs `sh`, `tail` and `nsenter`.
     pub helper_image: Option<String>,
     /// `hosts.helper_namespace`.
     pub helper_namespace: String,

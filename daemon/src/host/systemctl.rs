@@ -20,6 +20,16 @@ pub fn stop(unit: &str) -> Command {
     command(&["systemctl", "stop", unit], true)
 }
 
+/// Stops a unit after `delay`, without waiting for it.
+pub fn stop_later(unit: &str, delay: Duration) -> Command {
+    later(delay, &["systemctl", "stop", unit])
+}
+
+fn later(delay: Duration, argv: &[&str]) -> Command {
+    let after = format!("--on-active={}ms", delay.as_millis());
+    command(&[&["systemd-run", "--quiet", &after, "--timer-property=AccuracySec=100ms"], argv].concat(), true)
+}
+
 /// Starts a unit without waiting for it.
 pub fn start(unit: &str) -> Command {
     command(&["systemctl", "start", "--no-block", unit], true)
@@ -108,8 +118,7 @@ pub fn power_off(delay: Duration) -> Command {
     if delay.is_zero() {
         return command(&["systemctl", "poweroff", "-i"], true);
     }
-    let after = format!("--on-active={}ms", delay.as_millis());
-    command(&["systemd-run", "--quiet", &after, "--timer-property=AccuracySec=100ms", "systemctl", "poweroff", "-i"], true)
+    later(delay, &["systemctl", "poweroff", "-i"])
 }
 
 #[cfg(test)]

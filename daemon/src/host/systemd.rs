@@ -131,21 +131,22 @@ impl Systemd {
         Ok(locks.into_iter().map(inhibitor).collect())
     }
 
-    /// Powers this host off after `delay`, past any lock, which is named in the log. Done once logind took it.
+    /// Who holds a lock against this host's power-off, for people.
+    ///
+    /// # Errors
+    /// See [`HostError`].
+    pub async fn blockers(&self, within: Duration) -> Result<Vec<String>, HostError> {
+        let locks = self.inhibitors(within).await?;
+        Ok(locks.iter().filter(|lock| lock.blocks_shutdown()).map(blocker).collect())
+    }
+
+    /// Powers this host off after `delay`, past any lock. Done once logind took it.
     ///
     /// # Errors
     /// See [`HostError`].
     pub async fn power_off(&self, delay: Duration, within: Duration) -> Result<(), HostError> {
-        let until = Instant::now() + within;
-        // That nobody can tell who blocks must not hold it.
-        let locks = self.inhibitors(within / 4).await.unwrap_or_default();
-        let blockers: Vec<String> = locks.iter().filter(|lock| lock.blocks_shutdown()).map(blocker).collect();
-        if !blockers.is_empty() {
-            tracing::warn!(locks = %blockers.join("; "), "powering this host off although its shutdown is blocked");
-        }
         let what = "powering this host off";
-        let left = until.saturating_duration_since(Instant::now());
-        limited(what, left, async {
+        limited(what, within, async {
             if !delay.is_zero() {
                 // From systemd 257 on a lock refuses this, whoever asks.
                 match self.schedule_at("poweroff", delay, what).await {

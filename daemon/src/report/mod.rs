@@ -47,6 +47,8 @@ pub struct Subject<'a> {
     pub ended_boot: Option<Duration>,
     /// Why it ended as it did; empty where it is simply done.
     pub reason: &'a str,
+    /// Who holds a lock against this host's power-off, which it ordered at its end.
+    pub locks: &'a [String],
 }
 
 /// What was read when a UPS was the reason.
@@ -101,6 +103,8 @@ pub struct Report {
     pub hosts: BTreeMap<NodeName, Vec<HostStep>>,
     /// Hosts that the run was to stop or power off and did not: name → why. Empty where it was undone.
     pub abandoned: BTreeMap<NodeName, String>,
+    /// Locks against a power-off (block mode of systemd-inhibit(1)) that were passed over: host → who held them and why.
+    pub overridden_locks: BTreeMap<NodeName, Vec<String>>,
     /// What was said before it began.
     pub warnings: Vec<String>,
 }
@@ -196,6 +200,7 @@ pub fn report(subject: &Subject<'_>) -> Report {
         margin_seconds: margin.map(|(deadline, ended)| seconds_between(ended, deadline)),
         hosts: by_host(phases.iter().chain(&undone)),
         abandoned: if run.cancel.is_some() { BTreeMap::new() } else { abandoned(run) },
+        overridden_locks: overridden_locks(subject),
         phases,
         undone,
         warnings: book.warnings.clone(),
@@ -256,6 +261,18 @@ fn abandoned(run: &Run<Step>) -> BTreeMap<NodeName, String> {
         }
     }
     hosts
+}
+
+/// What the power-offs told, and what is known of this host, which goes after the run has ended.
+fn overridden_locks(subject: &Subject<'_>) -> BTreeMap<NodeName, Vec<String>> {
+    let locks = |step: &PlannedStep<Step>| match &step.action {
+        Step::PowerOff { .. } => subject.run.state(&step.id).map(|state| state.milestones.clone()).unwrap_or_default(),
+        Step::PowerOffThisHost { .. } => subject.locks.to_vec(),
+        _ => Vec::new(),
+    };
+    let steps = subject.run.book.phases.iter().flat_map(|phase| &phase.steps);
+    let told = steps.filter_map(|step| Some((step.action.host()?.clone(), locks(step))));
+    told.filter(|(_, locks)| !locks.is_empty()).collect()
 }
 
 impl Report {

@@ -28,6 +28,7 @@ impl Report {
         story += &part("Undone", timed(&mut self.undone.iter().flat_map(|phase| &phase.steps)));
         let rungs = self.steps().filter(|step| step.kind == "node.drain" && !step.milestones.is_empty());
         story += &part("Rungs", rungs.map(|step| format!("{}: {}", step.title, step.milestones.join("; "))).collect());
+        story += &part("Locks", self.overridden_locks.iter().map(|(host, locks)| format!("{host}: {}", locks.join("; "))).collect());
         story += &part("Left behind", self.abandoned.iter().map(|(host, why)| format!("{host} ({why})")).collect());
         story += &part("Never begun", self.steps().filter(|step| step.span.is_none()).map(|step| step.title.clone()).collect());
         story + "."

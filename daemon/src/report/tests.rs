@@ -39,6 +39,7 @@ fn reported(run: &Run<Step>, ended: i64, reason: &str) -> Report {
         ended: at(ended),
         ended_boot: None,
         reason,
+        locks: &[],
     })
 }
 
@@ -136,6 +137,7 @@ fn outage(run: &Run<Step>, ended: i64, reason: &str) -> Report {
         ended: at(ended),
         ended_boot: Some(Duration::from_secs(ended.unsigned_abs())),
         reason,
+        locks: &[],
     })
 }
 
@@ -201,4 +203,43 @@ fn what_a_run_teaches() {
     let seen: Vec<_> = timings(&run).into_iter().map(|timing| (timing.kind, timing.host, timing.took.as_secs())).collect();
     let expected = [("flux.suspend", "", 2), ("node.drain", "titan-13", 38), ("node.drain", "titan-15", 48)];
     assert_eq!(seen, expected.map(|(kind, host, took)| (kind, host.to_owned(), took)), "what failed by itself took no time worth knowing");
+}
+
+#[test]
+fn locks_that_were_passed_over_are_named_by_host() {
+    let step = |id: &str, action: Step| PlannedStep::act(id, format!("{id}!"), action, Duration::from_secs(20));
+    let off = |node: &str| step(&format!("poweroff.{node}"), Step::PowerOff { node: node.into() });
+    let this = step("poweroff.titan-db", Step::PowerOffThisHost { node: "titan-db".into(), delay: Duration::from_secs(5) });
+    let book = Runbook::new("shutdown", "stop", vec![Phase::serial("power off", vec![off("titan-13"), off("titan-15"), this])]);
+    let mut run = Run::new(book);
+    run.milestone(&"poweroff.titan-13".into(), "powered off past the lock of `apt` (process 977, user 0): runs dpkg");
+    for id in ["poweroff.titan-13", "poweroff.titan-15", "poweroff.titan-db"] {
+        walk(&mut run, id, 1, 0, 1, Status::Done, "");
+    }
+    run.finished(Outcome::Done);
+    let of = |locks: &[String]| {
+        let (id, settings, boot_id) = (RunId::new("shutdown-4"), SettingsDigest::new("d1"), BootId::new("b"));
+        report(&Subject {
+            id: &id,
+            run: &run,
+            requester: "ada",
+            cause: &Cause::Person,
+            trigger: None,
+            settings: &settings,
+            boot_id: &boot_id,
+            started: at(0),
+            ended: at(3),
+            ended_boot: None,
+            reason: "",
+            locks,
+        })
+    };
+    let report = of(&["powered off past the lock of `db` (process 5, user 0): a backup".to_owned()]);
+    assert_eq!(report.overridden_locks.keys().map(NodeName::as_str).collect::<Vec<_>>(), ["titan-13", "titan-db"]);
+    let story = report.story();
+    assert!(
+        story.contains(". Locks: titan-13: powered off past the lock of `apt` (process 977, user 0): runs dpkg, titan-db: "),
+        "{story}"
+    );
+    assert_eq!(of(&[]).overridden_locks.len(), 1);
 }

@@ -53,6 +53,10 @@ impl Hosts for Site {
         limited(host, within, start).await
     }
 
+    async fn blockers(&self, _host: &Host, _within: Duration) -> Result<Vec<String>, HostError> {
+        Ok(Vec::new())
+    }
+
     async fn power_off(&self, host: &Host, delay: Duration, within: Duration) -> Result<(), HostError> {
         let order = async {
             self.reach(host, true).await?;

@@ -59,6 +59,72 @@ fn a_cordon_is_marked_and_only_what_is_marked_is_cleared() {
     assert!(writes.iter().all(|entry| entry.line["requestURI"].as_str().unwrap().ends_with("?fieldManager=metis")), "{writes:?}");
 }
 
+/// Events of a node by metis: reason and note.
+fn events(plane: &Plane, node: &str) -> Vec<(String, String)> {
+    let list = plane.api().unwrap().get("/apis/events.k8s.io/v1/namespaces/default/events").unwrap();
+    let ours = list["items"].as_array().unwrap().iter().filter(|event| event["reportingController"] == "metis.v1/metisd");
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    ours.filter(|event| event["regarding"]["name"] == node).map(|event| (text(&event["reason"]), text(&event["note"]))).collect()
+}
+
+#[test]
+fn the_node_tells_who_cordoned_it_and_no_event_is_worth_waiting_for() {
+    if !available("events") {
+        return;
+    }
+    let plane = Plane::start(&Options::default()).unwrap();
+    plane.nodes(&["titan-13", "titan-15"], &[]).unwrap();
+    plane.kubectl(&["cordon", "titan-15"]).unwrap();
+    let metis = Metis::of(&plane);
+    let set = |node: &str, mark: Option<&Mark>| metis.run(metis.cluster.set_cordoned(node, mark, seconds(10)));
+    // The runtime has to run for it.
+    let told = |node: &str, count: usize| {
+        plane.wait(10, "the events", || {
+            metis.run(async { tokio::time::sleep(Duration::from_millis(50)).await });
+            let events = events(&plane, node);
+            anyhow::ensure!(events.len() == count, "{events:?}");
+            Ok(events)
+        })
+    };
+    let ours = mark("shutdown-1", "drain.titan-13");
+    set("titan-13", Some(&ours)).unwrap();
+    // The same once more changes nothing, and a person's cordon is his.
+    set("titan-13", Some(&ours)).unwrap();
+    set("titan-15", Some(&ours)).unwrap();
+    set("titan-15", None).unwrap();
+    let note = "cordoned by metis on titan-db for shutdown-1 (drain.titan-13): a test";
+    assert_eq!(told("titan-13", 1).unwrap(), [("Cordoned".to_owned(), note.to_owned())]);
+    set("titan-13", None).unwrap();
+    let events = told("titan-13", 2).unwrap();
+    assert!(events.iter().any(|(reason, note)| reason == "Uncordoned" && note.contains("for shutdown-1")), "{events:?}");
+    assert!(told("titan-15", 0).is_ok());
+    let described = plane.kubectl(&["describe", "node", "titan-13"]).unwrap();
+    assert!(described.contains("Uncordoned") && described.contains("metis.v1/metisd"), "{described}");
+
+    // Without the right to write them a cordon is a cordon.
+    let role = plane.api().unwrap().get("/apis/rbac.authorization.k8s.io/v1/clusterroles/metis").unwrap();
+    let rules = role["rules"].as_array().unwrap();
+    let at = rules.iter().position(|rule| rule["resources"].as_array().is_some_and(|all| all.contains(&"events".into()))).unwrap();
+    let patch = format!(r#"[{{"op": "remove", "path": "/rules/{at}"}}]"#);
+    plane.kubectl(&["patch", "clusterrole", "metis", "--type=json", "-p", &patch]).unwrap();
+    let again = mark("shutdown-2", "drain.titan-13");
+    plane
+        .wait(10, "the right to be gone", || {
+            let began = Instant::now();
+            set("titan-13", Some(&again)).unwrap();
+            assert!(began.elapsed() < seconds(5) && node(&plane, "titan-13").0);
+            metis.run(async { tokio::time::sleep(Duration::from_millis(200)).await });
+            let audit = plane.audit()?;
+            set("titan-13", None).unwrap();
+            let refused =
+                audit.iter().any(|entry| entry.by_metis() && entry.verb == "create" && entry.resource == "events" && entry.code == 403);
+            anyhow::ensure!(refused, "no event was refused yet");
+            Ok(())
+        })
+        .unwrap();
+    assert!(!node(&plane, "titan-13").0);
+}
+
 #[test]
 fn attached_volumes_are_named_with_what_holds_them_until_they_are_detached() {
     if !available("volumes") {

@@ -56,11 +56,6 @@ impl Api {
         Ok(Self { endpoints, good: AtomicUsize::new(0), call_timeout })
     }
 
-    /// The client of the API server that answered last, for what needs one of its own.
-    pub fn client(&self) -> Client {
-        self.endpoints[self.good.load(Ordering::Relaxed)].client().1
-    }
-
     /// The longest a call waits for one API server.
     pub fn call_timeout(&self) -> Duration {
         self.call_timeout

@@ -19,7 +19,7 @@ const THIS_HOST_DELAY: Duration = Duration::from_secs(5);
 /// Calls of the API that a step without a time of its own may take.
 const CALLS: u32 = 4;
 /// Name of the snapshot; k3s appends node and time.
-const SNAPSHOT: &str = "metis-shutdown";
+pub const SNAPSHOT: &str = "metis-shutdown";
 
 /// Weights of the steps that share what time is left, least first to be passed over. What is not listed has none: it is always begun.
 mod share {

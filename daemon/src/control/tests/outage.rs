@@ -246,3 +246,65 @@ fn a_cancellation_says_what_it_undoes_and_past_the_point_of_no_return_that_it_ca
     assert!(consequences[0].contains("past its point of no return"), "{consequences:?}");
     assert_eq!(cancelled(&world), 0);
 }
+
+fn this_host(world: &mut World, goes_down: bool, at: u64) {
+    assert_eq!(world.feed(&Event::Asked(Request::ThisHost { goes_down }), &now(at)), Some(Reply::Noted));
+}
+
+fn last(world: &World) -> &Fact {
+    &world.facts.last().unwrap().0
+}
+
+#[test]
+fn somebody_elses_shutdown_of_this_host_is_recorded_once_and_stops_nothing() {
+    let mut world = armed(OnTrigger::HostPoweroff);
+    let facts = world.facts.len();
+    this_host(&mut world, false, 20);
+    assert_eq!(world.facts.len(), facts, "it was never said to go down");
+    this_host(&mut world, true, 21);
+    this_host(&mut world, true, 22);
+    assert_eq!((world.facts.len(), last(&world)), (facts + 1, &Fact::HostGoesDown { by: None, runs: Vec::new() }));
+    assert!(world.orders.is_empty(), "{:?}", world.orders);
+    assert_eq!(world.state.going_down.as_ref().map(|going| going.by.clone()), Some(None));
+
+    // A card would be left half written; the site may still have to be stopped.
+    let burn = world.feed(&super::support::admit(super::support::burn("/dev/sdz", 1)), &now(23));
+    assert!(matches!(&burn, Some(Reply::Refused { guards }) if guards[0].name == "host.goes-down"), "{burn:?}");
+    assert!(matches!(ask(&mut world, "titan-0a", &["pyrphoros"], 24), Reply::Admitted { .. }));
+
+    this_host(&mut world, false, 25);
+    assert_eq!((last(&world), world.state.going_down.is_none()), (&Fact::HostStays, true));
+}
+
+#[test]
+fn what_is_under_way_is_named_and_the_next_boot_begins_anew() {
+    let mut world = armed(OnTrigger::HostPoweroff);
+    let Reply::Admitted { run } = ask(&mut world, "titan-0a", &["pyrphoros"], 20) else { panic!("not admitted") };
+    this_host(&mut world, true, 21);
+    assert_eq!(last(&world), &Fact::HostGoesDown { by: None, runs: vec![run.clone()] });
+    assert!(world.state.run(&run).unwrap().run.outcome.is_none(), "it goes on");
+    // metisd is started again in the same boot, and then in another.
+    world.feed(&recovered(), &now(30));
+    assert!(world.state.going_down.is_some());
+    let next = crate::site::Now { boot_id: crate::site::BootId::new("boot-b"), ..now(40) };
+    world.feed(&recovered(), &next);
+    assert!(world.state.going_down.is_none());
+}
+
+#[test]
+fn the_end_that_a_run_ordered_is_told_from_that_of_somebody_else() {
+    let mut world = armed(OnTrigger::HostPoweroff);
+    let Reply::Admitted { run } = ask(&mut world, "titan-0a", &["pyrphoros"], 20) else { panic!("not admitted") };
+    for (at, step) in [(21, "drain"), (22, "stop")] {
+        world.feed(&finished(run.as_str(), step, 1, done()), &now(at));
+    }
+    assert_eq!(world.state.farewell.as_ref(), Some(&run));
+    this_host(&mut world, true, 30);
+    assert_eq!(last(&world), &Fact::HostGoesDown { by: Some(run.clone()), runs: Vec::new() });
+    assert_eq!(last(&world).message(), format!("this host goes down, as {run} ordered"));
+    // Of an earlier boot it says nothing.
+    this_host(&mut world, false, 31);
+    let next = crate::site::Now { boot_id: crate::site::BootId::new("boot-b"), ..now(40) };
+    world.feed(&Event::Asked(Request::ThisHost { goes_down: true }), &next);
+    assert_eq!(last(&world), &Fact::HostGoesDown { by: None, runs: Vec::new() });
+}

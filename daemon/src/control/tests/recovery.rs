@@ -159,6 +159,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         1 => Just(Event::JournalFailed { reason: "full".into() }),
         1 => Just(Event::JournalRestored),
         1 => any::<i64>().prop_map(|seconds| Event::ClockJumped { seconds }),
+        1 => any::<bool>().prop_map(|goes_down| Event::Asked(Request::ThisHost { goes_down })),
         6 => any_book().prop_map(admit),
         2 => (any_run(), any::<bool>()).prop_map(|(run, execute)| cancel(run.as_str(), execute)),
         1 => Just(Event::Asked(Request::Stop)),

@@ -10,6 +10,9 @@ use crate::host::port::Output;
 /// Finds helper pods.
 pub const SELECTOR: &str = "app.kubernetes.io/managed-by=metis,app.kubernetes.io/name=metis-helper";
 
+/// Label with the metis host that made it.
+pub const HOLDER: &str = "metis.v1/holder";
+
 /// What stands between standard output and standard error in the termination message.
 const BETWEEN: &str = "\n--- stderr ---\n";
 
@@ -22,15 +25,31 @@ cd /tmp
 exit "$(cat code)"
 "#;
 
-/// A pod that runs `argv` on `node` as root, for at most `within`.
-pub fn pod(node: &str, image: &str, argv: &[String], within: Duration) -> Value {
+/// A name that no pod had: what is made twice under it is made once.
+///
+/// # Errors
+/// Where the kernel gives no random numbers.
+pub fn name() -> Result<String, aws_lc_rs::error::Unspecified> {
+    let mut random = [0u8; 8];
+    aws_lc_rs::rand::fill(&mut random)?;
+    Ok(format!("metis-helper-{:016x}", u64::from_ne_bytes(random)))
+}
+
+/// A text as it may stand as a label's value (at most 63 letters, digits, `-`, `_` and `.`, a letter or digit at both ends).
+pub fn label_value(text: &str) -> String {
+    let plain: String = text.chars().filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).take(63).collect();
+    plain.trim_matches(|c: char| !c.is_ascii_alphanumeric()).to_owned()
+}
+
+/// A pod of that name, made by `holder`, that runs `argv` on `node` as root, for at most `within`.
+pub fn pod(name: &str, holder: &str, node: &str, image: &str, argv: &[String], within: Duration) -> Value {
     let command: Vec<&str> = ["sh", "-c", SCRIPT, "metis-helper"].into_iter().chain(argv.iter().map(String::as_str)).collect();
     json!({
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
-            "generateName": "metis-helper-",
-            "labels": { "app.kubernetes.io/managed-by": "metis", "app.kubernetes.io/name": "metis-helper" },
+            "name": name,
+            "labels": { "app.kubernetes.io/managed-by": "metis", "app.kubernetes.io/name": "metis-helper", HOLDER: holder },
         },
         "spec": {
             // Past the scheduler: the node is cordoned, and the scheduler may be gone.
@@ -76,11 +95,16 @@ pub enum State {
     },
     /// It will never run, or was ended from outside.
     Hopeless(String),
+    /// It ran for longer than it may, and was killed.
+    Late,
 }
 
 /// Reads a pod's status.
 pub fn state(pod: &Pod) -> State {
     let Some(status) = &pod.status else { return State::Waiting("the kubelet has not taken it".to_owned()) };
+    if status.phase.as_deref() == Some("Failed") && status.reason.as_deref() == Some("DeadlineExceeded") {
+        return State::Late;
+    }
     let container = status.container_statuses.as_ref().and_then(|all| all.first()).and_then(|status| status.state.as_ref());
     if let Some(ended) = container.and_then(|state| state.terminated.as_ref()) {
         let output = outputs(ended.message.as_deref().unwrap_or_default());
@@ -92,7 +116,7 @@ pub fn state(pod: &Pod) -> State {
         };
     }
     if status.phase.as_deref() == Some("Failed") {
-        // The kubelet turned it away, or its deadline passed.
+        // The kubelet turned it away.
         let parts = [status.reason.as_deref(), status.message.as_deref()];
         return State::Hopeless(parts.into_iter().flatten().collect::<Vec<_>>().join(": "));
     }
@@ -104,7 +128,8 @@ pub fn state(pod: &Pod) -> State {
             let reason = waiting.reason.clone().unwrap_or_default();
             let why = format!("{reason}: {}", waiting.message.as_deref().unwrap_or_default());
             match reason.as_str() {
-                "InvalidImageName" | "ErrImageNeverPull" | "CreateContainerConfigError" => State::Hopeless(why),
+                // At a back-off the kubelet has tried once, and waits for longer and longer: who asks again asks a new pod.
+                "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" | "CreateContainerConfigError" => State::Hopeless(why),
                 _ => State::Waiting(why),
             }
         }
@@ -134,6 +159,8 @@ mod tests {
     #[test]
     fn the_pod_is_pinned_privileged_and_ends() {
         let pod = pod(
+            "metis-helper-1",
+            "titan-db",
             "titan-24",
             "registry.lan/busybox:1",
             &["systemctl".to_owned(), "stop".to_owned(), "a b".to_owned()],
@@ -147,6 +174,7 @@ mod tests {
         assert_eq!(spec.containers[0].command.as_ref().unwrap()[4..], ["systemctl", "stop", "a b"]);
         assert_eq!(spec.containers[0].security_context.as_ref().unwrap().privileged, Some(true));
         let labels = typed.metadata.labels.unwrap();
+        assert_eq!((typed.metadata.name.as_deref(), labels[HOLDER].as_str()), (Some("metis-helper-1"), "titan-db"));
         assert!(SELECTOR.split(',').all(|pair| pair.split_once('=').is_some_and(|(key, value)| labels[key] == value)));
     }
 
@@ -159,13 +187,26 @@ mod tests {
         let output = Output { stdout: "text".to_owned(), stderr: String::new() };
         assert_eq!(terminated(0, "text"), State::Ended { code: 0, output });
         assert_eq!(container(json!({ "running": {} })), State::Running);
-        assert!(matches!(container(json!({ "waiting": { "reason": "ImagePullBackOff" } })), State::Waiting(_)));
+        assert!(matches!(container(json!({ "waiting": { "reason": "ErrImagePull" } })), State::Waiting(_)));
+        assert!(matches!(container(json!({ "waiting": { "reason": "ImagePullBackOff" } })), State::Hopeless(_)));
+        let late = json!({ "phase": "Failed", "reason": "DeadlineExceeded", "containerStatuses": [{ "name": "helper", "image": "i",
+            "imageID": "", "ready": false, "restartCount": 0, "state": { "terminated": { "exitCode": 137, "reason": "Error" } } }] });
+        assert_eq!(read(late), State::Late);
         assert!(matches!(container(json!({ "waiting": { "reason": "ErrImageNeverPull" } })), State::Hopeless(_)));
         assert!(matches!(container(json!({ "terminated": { "exitCode": 128, "reason": "StartError" } })), State::Hopeless(_)));
         assert!(
             matches!(read(json!({ "phase": "Failed", "reason": "NodeShutdown", "message": "Pod was rejected" })), State::Hopeless(why) if why == "NodeShutdown: Pod was rejected")
         );
         assert!(matches!(read(json!({ "phase": "Pending" })), State::Waiting(_)));
+    }
+
+    #[test]
+    fn names_are_new_and_labels_are_valid() {
+        let (one, other) = (name().unwrap(), name().unwrap());
+        assert!(one != other && one.len() == 29, "{one} {other}");
+        for (text, value) in [("titan-db.lan", "titan-db.lan"), ("-a b_", "ab"), ("", ""), (&"x-".repeat(40), &"x-".repeat(32)[..63])] {
+            assert_eq!(label_value(text), value.trim_end_matches('-'), "{text}");
+        }
     }
 
     /// The script with its folder and files moved, and `nsenter` for the arguments' own sake.

@@ -1,5 +1,7 @@
 //! Shutdowns of this host that others order.
 
+use std::time::Duration;
+
 use futures::StreamExt as _;
 use zbus::{Connection, MessageStream, OwnedFd, OwnedVariant};
 
@@ -22,8 +24,11 @@ pub struct ShutdownWatch {
     lock: Option<OwnedFd>,
     /// It had begun before anybody listened.
     begun: bool,
+    limit: Duration,
 }
 
+/// Of logind.conf(5), where logind does not say it.
+const DEFAULT_LIMIT: Duration = Duration::from_secs(5);
 const WHAT: &str = "listening for shutdowns of this host";
 
 impl ShutdownWatch {
@@ -31,14 +36,30 @@ impl ShutdownWatch {
         // In this order nothing is missed: what begins after the signal is heard shows there, what began before the lock shows in the property.
         let signals = signals(&connection, LOGIND, "PrepareForShutdown", WHAT).await?;
         let lock = delay_lock(&connection, WHAT).await;
-        let begun = preparing(&connection).await?;
+        let begun = property::<bool>(&connection, "PreparingForShutdown").await?;
+        let limit = property::<u64>(&connection, "InhibitDelayMaxUSec").await.map_or(DEFAULT_LIMIT, Duration::from_micros);
         let lock = match lock {
             Ok(lock) => Some(lock),
             // logind grants none while it shuts down.
             Err(_) if begun => None,
+            // Hearing of it late is better than not at all.
+            Err(HostError::Denied(why)) => {
+                tracing::warn!("shutdowns of this host are heard of, but not held up: {why}");
+                None
+            }
             Err(error) => return Err(error),
         };
-        Ok(Self { connection, signals, lock, begun })
+        Ok(Self { connection, signals, lock, begun, limit })
+    }
+
+    /// Whether one had begun before anybody listened; the next event says so too.
+    pub fn begun(&self) -> bool {
+        self.begun
+    }
+
+    /// For so long logind waits (`InhibitDelayMaxSec`).
+    pub fn limit(&self) -> Duration {
+        self.limit
     }
 
     /// Waits for the next one. `None`: the bus is gone; start anew.
@@ -67,10 +88,13 @@ impl ShutdownWatch {
     }
 }
 
-async fn preparing(connection: &Connection) -> Result<bool, HostError> {
-    let body = (LOGIND.interface, "PreparingForShutdown");
+async fn property<T: TryFrom<OwnedVariant>>(connection: &Connection, name: &str) -> Result<T, HostError>
+where
+    T::Error: std::fmt::Display,
+{
+    let body = (LOGIND.interface, name);
     let reply = connection.call_method(Some(LOGIND.name), LOGIND.path, Some("org.freedesktop.DBus.Properties"), "Get", &body).await;
     let reply = reply.map_err(|error| failed(WHAT, &error))?;
     let value: OwnedVariant = reply.body().deserialize().map_err(|error| failed(WHAT, &error))?;
-    bool::try_from(value).map_err(|error| HostError::Failed(format!("{WHAT}: {error}")))
+    T::try_from(value).map_err(|error| HostError::Failed(format!("{WHAT}: {error}")))
 }
