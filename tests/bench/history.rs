@@ -101,6 +101,7 @@ impl Life {
             digest: SettingsDigest::new("5d41402a"),
             files: vec!["/etc/metis/metis.yaml".into()],
             on_trigger: OnTrigger::Observe,
+            on_boot: metisd::site::OnBoot::Never,
         };
         self.feed(Event::Recovered { version: "0.1.0".into(), settings, rejected: Vec::new() }).await?;
         Ok(())

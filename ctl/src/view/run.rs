@@ -40,7 +40,7 @@ pub struct RunView {
     pub seq: u64,
     /// What undoes it; skipped unless it was cancelled in time.
     pub unwind: Vec<RunPhaseView>,
-    /// Why it was begun: person, ups or power-failed-again.
+    /// Why it was begun: person, ups, power-failed-again or boot.
     pub cause: Option<String>,
     /// Its point of no return is behind it.
     pub committed: bool,
@@ -424,6 +424,7 @@ impl RunDetailView {
 fn cause(word: &str) -> Option<&'static str> {
     match word {
         "ups" => Some("a UPS reading: an emergency"),
+        "boot" => Some("the power is back: nobody had to ask"),
         "power-failed-again" => Some("the power failed again during a start-up: an emergency"),
         _ => None,
     }

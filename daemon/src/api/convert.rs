@@ -141,6 +141,7 @@ pub fn run(record: &RunRecord, now: &Now) -> v1::Run {
             Cause::Person => "person",
             Cause::Ups { .. } => "ups",
             Cause::PowerFailedAgain => "power-failed-again",
+            Cause::Boot => "boot",
         }
         .to_owned(),
         committed: record.run.committed(),

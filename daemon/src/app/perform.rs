@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::burn;
 use super::outage::{self, Wanted};
 use super::shutdown::Attempt;
+use super::startup;
 use super::stream;
 use super::world::World;
 use crate::control::{self, Effect, Event, Handle, Job};
@@ -29,6 +30,9 @@ pub async fn effects(mut orders: mpsc::UnboundedReceiver<Effect>, world: Arc<Wor
                 Some(Effect::PlanShutdown { domains, because, mode, runtime }) => {
                     let wanted = Wanted { domains, because, mode, runtime };
                     jobs.spawn(outage::shut_down(Arc::clone(&world), handle.clone(), wanted));
+                }
+                Some(Effect::PlanStartup { because }) => {
+                    jobs.spawn(startup::come_back(Arc::clone(&world), handle.clone(), because));
                 }
                 Some(Effect::PowerOffThisHost { run, node, delay }) => {
                     jobs.spawn(outage::power_off(Arc::clone(&world), run, node, delay));

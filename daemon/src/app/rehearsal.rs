@@ -76,8 +76,11 @@ struct Rehearsal {
 
 impl Rehearsal {
     async fn start(site: Site) -> Self {
+        Self::with(site, site::settings()).await
+    }
+
+    async fn with(site: Site, mut settings: Settings) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut settings = site::settings();
         settings.daemon.state_dir = folder.path().to_owned();
         settings.daemon.runtime_dir = folder.path().to_owned();
         let settings = Arc::new(settings);

@@ -46,6 +46,7 @@ pub fn adopted(settings: &Settings) -> Adopted {
         digest: settings.digest.clone(),
         files: settings.files.iter().map(|f| f.display().to_string()).collect(),
         on_trigger: settings.power.on_trigger,
+        on_boot: settings.cluster.startup.on_boot,
     }
 }
 

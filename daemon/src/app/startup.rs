@@ -10,12 +10,16 @@ use tokio::time::{Instant, sleep};
 
 use super::claims::held_by_any;
 use super::shutdown::{Attempt, Done, all_well, of_cluster, of_host, root, unit};
+use super::world::World;
+use crate::api::port::StartupQuestion;
 use crate::cluster::port::{ClusterError, Platform};
 use crate::cluster::seen::{Expected, Seen};
-use crate::cluster::startup::judge;
+use crate::cluster::startup::{self, judge};
+use crate::config::HostRole;
+use crate::control::{Handle, Reply, Request};
 use crate::host::port::Command;
 use crate::runbook::{Mode, StepResult};
-use crate::site::{Access, Change, Gate, Host, Judged, K3sRole, NodeName, ObjectRef, Step, Verdict};
+use crate::site::{Access, Cause, Change, Gate, Host, Judged, K3sRole, NodeName, ObjectRef, Step, Verdict};
 
 /// Pause between two looks of one gate.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
@@ -25,6 +29,7 @@ const LOOK_AGE: Duration = Duration::from_secs(2);
 const REGRESSIONS: usize = 20;
 /// A gate that goes on changing is recorded no more often.
 const TELL_EVERY: Duration = Duration::from_secs(15);
+const ASK_AGAIN: Duration = Duration::from_secs(10);
 
 impl Attempt<'_> {
     /// Performs a step of a start-up.
@@ -377,8 +382,41 @@ impl Attempt<'_> {
     }
 }
 
+/// Plans a start-up that nobody asked for and asks for it, until it is admitted or its reason is gone. What the site lacks for now is
+/// waited for by its gates, where everybody sees it.
+pub async fn come_back(world: Arc<World>, handle: Handle, because: String) {
+    let mut said = String::new();
+    while handle.view().startup_wanted.is_some() {
+        let why = match asked(&world, &handle, &because).await {
+            Ok(()) => return,
+            Err(why) => why,
+        };
+        if why != said {
+            tracing::warn!("the cluster is to be started ({because}), and that waits: {why}");
+            said = why;
+        }
+        sleep(ASK_AGAIN).await;
+    }
+}
+
+async fn asked(world: &Arc<World>, handle: &Handle, because: &str) -> Result<(), String> {
+    let (parts, settings) = (world.parts().await, world.settings());
+    if settings.daemon.host_role != HostRole::Coordinator {
+        return Err(format!("daemon.host_role is `{}`: only the coordinator starts the cluster by itself", settings.daemon.host_role));
+    }
+    let order = ask::order(&settings, &StartupQuestion::default());
+    let runbook = startup::plan(&parts.settings, &parts.topology, &handle.view().learned, &order);
+    let requester = format!("metis itself, because {because}");
+    match handle.request(Request::Admit { requester, runbook, cause: Cause::Boot, within: None }).await {
+        Ok(Reply::Admitted { .. }) => Ok(()),
+        Ok(Reply::Refused { guards }) => Err(guards.into_iter().map(|guard| guard.message).collect::<Vec<_>>().join("; ")),
+        Ok(other) => Err(format!("unexpected answer: {other:?}")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 fn out_of_patience(gate: &Gate, judged: &Judged, waited: Duration) -> StepResult {
-    let advice = crate::cluster::startup::row(gate).on_failure;
+    let advice = startup::row(gate).on_failure;
     let detail = format!("{}; nothing became better for {} s. What to do: {advice}", judged.text(), waited.as_secs());
     match judged {
         Judged::CannotTell(_) => StepResult::CannotTell { detail },

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::site::{NodeName, SecretRef};
+use crate::site::{NodeName, OnBoot, SecretRef};
 
 /// Section `cluster`; a site without a cluster is valid (`kubeconfig` absent): there only hosts are stopped.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -111,6 +111,8 @@ pub struct Protect {
 /// Section `startup`. Every time is one *without progress*; four times that is the hard end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct StartupSettings {
+    /// `startup.on_boot`.
+    pub on_boot: OnBoot,
     /// `startup.min_battery`: every UPS holds at least so much, in percent; 0: not asked for.
     pub min_battery: u8,
     /// `startup.require_ups_battery`: a UPS must have been heard from.
@@ -149,6 +151,7 @@ impl Default for StartupSettings {
     fn default() -> Self {
         let minutes = |count: u64| Duration::from_secs(60 * count);
         Self {
+            on_boot: OnBoot::Never,
             min_battery: 35,
             require_ups_battery: false,
             clocks: true,

@@ -54,6 +54,7 @@ fn apply_to_site(state: &mut State, fact: &Fact, stamp: &Stamp) {
             state.going_down = Some(GoingDown { at, boot_id: stamp.now.boot_id.clone(), by: by.clone() });
         }
         Fact::HostStays => state.going_down = None,
+        Fact::StartupWanted { because } => state.startup_wanted = Some(because.clone()),
         Fact::Armed { mode, .. } => state.armed = Some(*mode),
         Fact::Disarmed { .. } => state.armed = None,
         Fact::JournalDegraded { reason } => state.journal_trouble = Some(reason.clone()),
@@ -65,6 +66,9 @@ fn apply_to_site(state: &mut State, fact: &Fact, stamp: &Stamp) {
 fn apply_to_runs(state: &mut State, id: &RunId, fact: &Fact, stamp: &Stamp) {
     apply_to_claims(state, id, fact, stamp);
     if let Fact::RunAdmitted { runbook, requester, settings, boot_id, cause, deadline, .. } = fact {
+        if matches!(Kind::of(&runbook.kind), Some(Kind::Shutdown | Kind::Startup)) {
+            state.startup_wanted = None;
+        }
         if state.run(id).is_none() {
             state.run_numbers = state.run_numbers.saturating_add(1).max(number(id));
             state.runs.push_back(Arc::new(RunRecord {

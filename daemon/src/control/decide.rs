@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::draft::Draft;
-use super::{Event, Fact, Reply, Request, State, outage, recover, request};
+use super::{Event, Fact, Reply, Request, State, comeback, outage, recover, request};
 use crate::runbook::{Mode, settle};
 use crate::site::{DomainName, NodeName, Now, OnTrigger, RunId, StepId, UpsName, Verdict};
 
@@ -63,6 +63,11 @@ pub enum Order {
         /// Runtime that was left, where it was known.
         runtime: Option<Duration>,
     },
+    /// Plan a start-up and ask for it.
+    PlanStartup {
+        /// Why, for people.
+        because: String,
+    },
     /// Power this host off: the run in whose plan that stands is recorded as ended.
     PowerOffThisHost {
         /// Which run.
@@ -81,6 +86,7 @@ pub fn decide(state: &State, event: &Event, now: &Now) -> Decision {
     let mut draft = Draft::new(state, now);
     let reply = meaning(&mut draft, event);
     draft.advance();
+    comeback::consider(&mut draft);
     draft.finish(reply)
 }
 

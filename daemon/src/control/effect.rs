@@ -29,6 +29,11 @@ pub enum Effect {
         /// Runtime that was left, where it was known.
         runtime: Option<Duration>,
     },
+    /// Plan a start-up and ask for it, again and again until it is admitted or nobody wants it any more.
+    PlanStartup {
+        /// Why, for people.
+        because: String,
+    },
     /// The run is recorded: power this host off.
     PowerOffThisHost {
         /// At the end of this run.

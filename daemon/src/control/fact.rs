@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::journal::Record;
 use crate::runbook::{Mode, Outcome, Runbook, Status};
-use crate::site::{BootId, Cause, Claim, DomainName, Now, ObjectRef, OnTrigger, RunId, SettingsDigest, Step, StepId, UpsName, Verdict};
+use crate::site::{
+    BootId, Cause, Claim, DomainName, Now, ObjectRef, OnBoot, OnTrigger, RunId, SettingsDigest, Step, StepId, UpsName, Verdict,
+};
 
 /// A fact and the moment at which it was recorded.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,6 +39,9 @@ pub struct Adopted {
     pub files: Vec<String>,
     /// `power.on_trigger`.
     pub on_trigger: OnTrigger,
+    /// `startup.on_boot`.
+    #[serde(default)]
+    pub on_boot: OnBoot,
 }
 
 /// A mutating call, served or refused.
@@ -205,6 +210,11 @@ pub enum Fact {
         /// At the end of this run.
         run: RunId,
     },
+    /// The cluster is to be started, without a person.
+    StartupWanted {
+        /// Why.
+        because: String,
+    },
     /// From now on a trigger is acted upon.
     Armed {
         /// Who, for people.
@@ -370,6 +380,7 @@ const KINDS: &[&str] = &[
     "lease.marked",
     "run.collected",
     "run.farewell-ordered",
+    "startup.wanted",
     "daemon.armed",
     "daemon.disarmed",
     "run.held",
@@ -414,6 +425,7 @@ impl Fact {
             Self::LeaseMarked { .. } => "lease.marked",
             Self::Collected { .. } => "run.collected",
             Self::FarewellOrdered { .. } => "run.farewell-ordered",
+            Self::StartupWanted { .. } => "startup.wanted",
             Self::Armed { .. } => "daemon.armed",
             Self::Disarmed { .. } => "daemon.disarmed",
             Self::RunHeld { .. } => "run.held",
@@ -465,6 +477,7 @@ impl Fact {
             | Self::TriggerDecided { .. }
             | Self::TriggerCleared { .. }
             | Self::CallAudited { .. }
+            | Self::StartupWanted { .. }
             | Self::Armed { .. }
             | Self::Disarmed { .. }
             | Self::JournalDegraded { .. }

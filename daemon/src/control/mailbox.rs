@@ -339,6 +339,9 @@ impl<L: FactLog, N: Fn() -> Now + Send + 'static> Mailbox<L, N> {
                 Order::PlanShutdown { domains, because, mode, runtime } => {
                     let _ = self.effects.send(Effect::PlanShutdown { domains, because, mode, runtime });
                 }
+                Order::PlanStartup { because } => {
+                    let _ = self.effects.send(Effect::PlanStartup { because });
+                }
                 Order::PowerOffThisHost { run, node, delay } => {
                     let _ = self.effects.send(Effect::PowerOffThisHost { run, node, delay });
                 }

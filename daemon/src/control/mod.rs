@@ -1,6 +1,7 @@
 //! The only owner of State: decide, apply, and the mailbox loop around them.
 
 mod apply;
+mod comeback;
 mod decide;
 mod draft;
 mod effect;

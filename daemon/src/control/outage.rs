@@ -101,7 +101,7 @@ pub(super) fn runtime(draft: &mut Draft<'_>, left: &BTreeMap<DomainName, Duratio
             Cause::Ups { domains } => left.iter().filter(|(domain, _)| domains.contains(*domain)).map(|(_, left)| *left).min(),
             // The shutdown that a trigger wants follows once this one has ended, and needs its half.
             Cause::Person if !unanswered(&draft.state).is_empty() => left.values().copied().min().map(|left| left / 2),
-            Cause::Person | Cause::PowerFailedAgain => left.values().copied().min(),
+            Cause::Person | Cause::PowerFailedAgain | Cause::Boot => left.values().copied().min(),
         };
         if let Some(left) = left {
             recut(draft, &id, left);

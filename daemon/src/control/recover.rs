@@ -2,12 +2,13 @@
 
 use super::draft::Draft;
 use super::takeover::{Kind, OnRestart, on_restart};
-use super::{Adopted, Fact, RunRecord, outage};
+use super::{Adopted, Fact, RunRecord, comeback, outage};
 use crate::runbook::{self, Outcome, Replay, Status};
 use crate::site::{RunId, Step};
 
 /// The daemon's new life begins.
 pub(super) fn recover(draft: &mut Draft<'_>, version: &str, settings: &Adopted, rejected: &[String]) {
+    let before = draft.state.life.clone();
     draft.add(Fact::DaemonStarted { boot_id: draft.now.boot_id.clone(), version: version.to_owned() });
     draft.add(Fact::SettingsAdopted { settings: settings.clone() });
     if !rejected.is_empty() {
@@ -19,6 +20,7 @@ pub(super) fn recover(draft: &mut Draft<'_>, version: &str, settings: &Adopted, 
     }
     outage::want_shutdown(draft);
     say_farewell_again(draft);
+    comeback::at_start(draft, before.as_ref());
 }
 
 /// The run was recorded, and metisd stopped before this host was ordered to power off.

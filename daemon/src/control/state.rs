@@ -51,6 +51,9 @@ pub struct State {
     /// The newest record of what was seen of the cluster: run and blob.
     #[serde(default)]
     pub collected: Option<(RunId, String)>,
+    /// Why the cluster is to be started without a person; `None`: it is not, or the start-up is admitted.
+    #[serde(default)]
+    pub startup_wanted: Option<String>,
     /// The newest run at whose end this host was ordered to power off.
     #[serde(default)]
     pub farewell: Option<RunId>,

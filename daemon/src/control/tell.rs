@@ -44,6 +44,7 @@ impl Fact {
             Self::LeaseMarked { object, because, .. } => format!("{object} needs a person: {because}"),
             Self::Collected { blob, .. } => format!("state of the cluster recorded as blob {}", short(blob)),
             Self::FarewellOrdered { .. } => "recorded; this host is ordered to power off".to_owned(),
+            Self::StartupWanted { because } => format!("the cluster is to be started: {because}"),
             Self::Armed { requester, mode } => format!("armed by {requester}: a trigger leads to {}", on_trigger(*mode)),
             Self::Disarmed { requester } => format!("disarmed by {requester}: a trigger is only recorded"),
             Self::RunHeld { because, .. } => format!("nothing new is started {because}"),

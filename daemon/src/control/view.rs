@@ -49,6 +49,8 @@ pub struct View {
     pub armed: Option<OnTrigger>,
     /// What metis changed and has not undone.
     pub claims: Vec<ClaimRecord>,
+    /// Why the cluster is to be started without a person.
+    pub startup_wanted: Option<String>,
     /// The newest record of what was seen of the cluster: run and blob.
     pub collected: Option<(RunId, String)>,
     /// How long steps of a shutdown are taken to need, from real runs.
@@ -115,6 +117,7 @@ impl View {
             problems: problems(state, volatile.lost, volatile.notes),
             stopping: state.stopping(),
             armed: state.armed,
+            startup_wanted: state.startup_wanted.clone(),
             claims: state.claims.clone(),
             collected: state.collected.clone(),
             learned: state.learning.learned(),
@@ -147,6 +150,9 @@ fn phase_line(state: &State, power: &Snapshot) -> String {
     for (domain, trigger) in state.triggers.iter().filter(|(_, trigger)| trigger.cleared.is_none()) {
         let disarmed = if trigger.would_act == OnTrigger::Observe { "DISARMED: would have acted: " } else { "" };
         parts.push(format!("{domain} is about to lose power ({disarmed}{})", trigger.because));
+    }
+    if let Some(because) = &state.startup_wanted {
+        parts.push(format!("a start-up is due ({because})"));
     }
     parts.extend(power.upses.iter().filter(|ups| !triggered(state, power, &ups.name)).filter_map(ups_line));
     for record in state.active() {

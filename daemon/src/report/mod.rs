@@ -81,7 +81,7 @@ pub struct Report {
     pub reason: String,
     /// Who asked, for people.
     pub requested_by: String,
-    /// Why it was begun: `{"cause": "person"}`, `{"cause": "ups", "domains": […]}`, `{"cause": "power-failed-again"}`.
+    /// Why it was begun: `{"cause": "person"}`, `{"cause": "ups", "domains": […]}`, `{"cause": "power-failed-again"}`, `{"cause": "boot"}`.
     pub cause: Cause,
     /// What the battery said when it was begun; null where that was no reason.
     pub trigger: Option<TriggerReading>,

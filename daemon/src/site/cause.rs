@@ -21,12 +21,14 @@ pub enum Cause {
     },
     /// The power failed again during a start-up: an emergency.
     PowerFailedAgain,
+    /// A start-up that nobody asked for: the power is back.
+    Boot,
 }
 
 impl Cause {
     /// Whether the emergency timeout applies and a battery is not asked for.
     pub fn emergency(&self) -> bool {
-        !matches!(self, Self::Person)
+        matches!(self, Self::Ups { .. } | Self::PowerFailedAgain)
     }
 }
 

@@ -23,6 +23,6 @@ pub use inventory::{
     NetworkSettings, Node, NodeSettings, SeedPlace, SshSettings, SshUser,
 };
 pub use now::Now;
-pub use power::{OnTrigger, PowerDomain, Reading, Verdict};
+pub use power::{OnBoot, OnTrigger, PowerDomain, Reading, Verdict};
 pub use secret::{Secret, SecretRef};
 pub use step::Step;

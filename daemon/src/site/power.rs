@@ -47,6 +47,19 @@ pub struct PowerDomain {
     pub nodes: BTreeSet<NodeName>,
 }
 
+/// When the cluster is started without a person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnBoot {
+    /// Never.
+    #[default]
+    Never,
+    /// After a stop that a UPS caused, and after a boot that nobody ordered.
+    AfterOutage,
+    /// After every boot of this host.
+    Always,
+}
+
 /// What metis does when a trigger is decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

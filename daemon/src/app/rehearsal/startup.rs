@@ -11,7 +11,7 @@ use crate::cluster::startup::{StartupOrder, plan};
 use crate::control::{Reply, Request, RunRecord};
 use crate::runbook::{Outcome, Status};
 use crate::sim::site::{Fault, Model, Site};
-use crate::site::{Cause, Learned, OnTrigger};
+use crate::site::{Cause, Learned, OnBoot, OnTrigger};
 
 /// Asks for a start-up; it may be under way for days.
 async fn begin(rehearsal: &Rehearsal, order: &StartupOrder) {
@@ -248,5 +248,22 @@ async fn a_second_outage_with_too_little_charge_stops_the_site_again() {
     begin(&rehearsal, &order()).await;
     let record = ends(&rehearsal).await;
     assert_eq!(record.run.outcome, Some(Outcome::Done), "{}", record.reason);
+    as_before(&before, &rehearsal.site.model());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_that_a_ups_caused_is_undone_by_itself_once_the_mains_are_back() {
+    let before = site().model();
+    let mut settings = settings();
+    settings.cluster.startup.on_boot = OnBoot::AfterOutage;
+    let rehearsal = Rehearsal::with(site(), settings).await;
+    rehearsal.arm(OnTrigger::ClusterOnly).await;
+    // Back after the servers have begun to stop.
+    let back = Duration::from_secs(80);
+    let both = |view: &crate::control::View| view.runs.len() == 2 && ended(view);
+    rehearsal.outage(200, Some(back), both).await;
+    let record = rehearsal.record();
+    assert_eq!((record.run.book.kind.as_str(), record.run.outcome, &record.cause), ("startup", Some(Outcome::Done), &Cause::Boot));
+    assert!(record.requester.contains("shutdown-1 stopped the cluster because its power failed"), "{}", record.requester);
     as_before(&before, &rehearsal.site.model());
 }

@@ -7,10 +7,13 @@ use crate::cluster::StartupSettings;
 use crate::config::cursor::{Cursor, Parsed};
 use crate::config::tree::Scalar;
 use crate::config::values;
+use crate::site::OnBoot;
 
 const fn minutes(count: u64) -> Duration {
     Duration::from_secs(60 * count)
 }
+
+const ON_BOOT: [(&str, OnBoot); 3] = [("never", OnBoot::Never), ("after_outage", OnBoot::AfterOutage), ("always", OnBoot::Always)];
 
 const DAY: Duration = minutes(24 * 60);
 
@@ -18,6 +21,7 @@ pub fn startup(section: &Cursor<'_>) -> StartupSettings {
     let time = |key: &'static str, default: Duration| section.value(key, values::duration(Duration::from_secs(1)..=DAY)).unwrap_or(default);
     let defaults = StartupSettings::default();
     StartupSettings {
+        on_boot: section.value("on_boot", values::one_of(&ON_BOOT)).unwrap_or(defaults.on_boot),
         min_battery: section.value("min_battery", values::integer(0..=100)).map_or(defaults.min_battery, |percent| percent as u8),
         require_ups_battery: section.value("require_ups_battery", values::boolean).unwrap_or(defaults.require_ups_battery),
         clocks: section.value("clocks", values::boolean).unwrap_or(defaults.clocks),

@@ -1,5 +1,6 @@
 //! Tables and properties of the core, and the mailbox over a fake journal.
 
+mod comeback;
 mod crash;
 mod mailbox;
 mod outage;

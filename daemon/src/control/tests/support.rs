@@ -19,7 +19,12 @@ pub(super) fn now(seconds: u64) -> Now {
 }
 
 pub(super) fn adopted() -> Adopted {
-    Adopted { digest: SettingsDigest::new("d1"), files: vec!["/etc/metis/metis.yaml".into()], on_trigger: OnTrigger::Observe }
+    Adopted {
+        digest: SettingsDigest::new("d1"),
+        files: vec!["/etc/metis/metis.yaml".into()],
+        on_trigger: OnTrigger::Observe,
+        on_boot: crate::site::OnBoot::Never,
+    }
 }
 
 pub(super) fn recovered() -> Event {
