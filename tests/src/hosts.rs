@@ -2,6 +2,7 @@
 
 mod install;
 mod k3s;
+mod metis;
 mod role;
 mod ups;
 
@@ -18,6 +19,7 @@ use anyhow::{Context as _, ensure};
 
 pub use install::{Key, OPERATOR, Sudo};
 pub use k3s::{Cluster, unit};
+pub use metis::{Fact, Metis, Wishes};
 pub use role::Role;
 pub use ups::{NUT_PORT, PRIMARY, SECONDARY, Ups, UpsPlan};
 
@@ -208,7 +210,7 @@ impl Hosts {
     fn feed(&mut self, plan: &UpsPlan) -> anyhow::Result<()> {
         let fed = |(role, host): (&Role, &Arc<Host>)| plan.feeds.contains(role).then(|| (*role, Arc::clone(host)));
         let hosts = self.hosts.iter().filter_map(fed).collect();
-        let ups = Ups::start(plan.clone(), self.lab.work().join("ups"), hosts, self.history.clone())?;
+        let ups = Ups::start(plan.clone(), self.lab.work().join("ups"), &self[plan.at], hosts, self.history.clone())?;
         self.upses.insert(plan.name, ups);
         Ok(())
     }

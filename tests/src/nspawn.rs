@@ -330,6 +330,20 @@ impl Host {
         self.sh("kill -CONT $(pidof k3s kwok)").map(drop)
     }
 
+    /// What its journal says, by these arguments of journalctl(1); of one that is off, what is on its disk.
+    ///
+    /// # Errors
+    /// Where journalctl fails, e.g. because the journal was kept in memory.
+    pub fn entries(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let all = [&["journalctl", "--no-pager", "--quiet"], arguments].concat();
+        if let Ok(said) = self.run(&all) {
+            return Ok(said);
+        }
+        let out = Command::new(all[0]).args(&all[1..]).arg("--directory").arg(self.disk().join("var/log/journal")).output()?;
+        ensure!(out.status.success(), "{all:?} of {}: {}", self.name(), String::from_utf8_lossy(&out.stderr));
+        Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+    }
+
     /// What it wrote to its console, of all boots.
     pub fn console(&self) -> String {
         std::fs::read_to_string(self.0.work().join("console.log")).unwrap_or_default()

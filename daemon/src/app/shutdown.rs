@@ -14,7 +14,7 @@ use super::world::World;
 use crate::cluster::port::{Cluster, ClusterError, DrainOrder, Facts};
 use crate::control::{Event, Handle, Job, Request};
 use crate::host::dump;
-use crate::host::port::{Command, HostError};
+use crate::host::port::{Command, HostError, Stopped};
 use crate::runbook::{Mode, StepResult};
 use crate::site::{Access, Change, Claim, Host, K3sRole, Mark, NodeName, ObjectRef, Step};
 
@@ -332,10 +332,12 @@ impl Attempt<'_> {
         let stopped = Claim { object, change: Change::Stopped, expires: None };
         claim(self.handle, &self.job.run, &self.job.step, vec![stopped]).await.map_err(failed)?;
         let left = self.deadline().saturating_duration_since(Instant::now());
-        self.parts.hosts.stop_unit(host, unit, left).await.map_err(of_host)?;
-        // Its kubelet is what is stopped, and nothing else could be asked.
-        let said = if host.access == Access::HelperPod { "took the order to stop" } else { "is stopped" };
-        Ok(format!("{unit} {said}"))
+        Ok(match self.parts.hosts.stop_unit(host, unit, left).await.map_err(of_host)? {
+            Stopped::Asked => format!("{unit} is stopped"),
+            // Its kubelet is what is stopped, and nothing else could be asked.
+            Stopped::Ordered => format!("{unit} took the order to stop"),
+            Stopped::Killed => format!("{unit} did not stop and was killed"),
+        })
     }
 
     async fn start(&self, node: &NodeName, role: K3sRole) -> Done {

@@ -15,9 +15,9 @@ pub trait Hosts: Send + Sync {
     /// Runs a command to its end.
     async fn run(&self, host: &Host, command: &Command, within: Duration) -> Result<Output, HostError>;
 
-    /// Stops a unit and sees it inactive; one that is not there or not active is done. Where the host is reached through its kubelet and the
-    /// unit is that kubelet (`k3s*`), it is done once the order was taken.
-    async fn stop_unit(&self, host: &Host, unit: &str, within: Duration) -> Result<(), HostError>;
+    /// Stops a unit, one that has not stopped in most of that time by force, and sees it inactive; one that is not there or not active is done.
+    /// Where the host is reached through its kubelet and the unit is that kubelet (`k3s*`), it is done once the order was taken.
+    async fn stop_unit(&self, host: &Host, unit: &str, within: Duration) -> Result<Stopped, HostError>;
 
     /// Starts a unit without waiting for it to be up (`--no-block`).
     async fn start_unit(&self, host: &Host, unit: &str, within: Duration) -> Result<(), HostError>;
@@ -43,6 +43,17 @@ pub trait Pods: Send + Sync {
 
     /// Removes a pod at once; one that is gone is done.
     async fn delete(&self, name: &str, within: Duration) -> Result<(), HostError>;
+}
+
+/// How a unit came to be stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// It was told to, or did not run.
+    Asked,
+    /// It took the order; nobody is left there who could be asked.
+    Ordered,
+    /// Its main process was killed.
+    Killed,
 }
 
 /// A command for a host.

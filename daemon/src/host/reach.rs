@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::helper_pod::{self, HelperPod};
 use super::local::Local;
-use super::port::{Command, HostError, Hosts, Output, Pods};
+use super::port::{Command, HostError, Hosts, Output, Pods, Stopped};
 use super::settings::Settings;
 use super::ssh::{self, Ssh};
 use super::systemd::Systemd;
@@ -48,11 +48,23 @@ impl RealHosts {
     }
 
     /// Where the unit is the node's kubelet nobody hears of a pod's end after it: it is done once the order was taken.
-    async fn stop_kubelet(&self, host: &Host, unit: &str, within: Duration) -> Result<(), HostError> {
-        self.run(host, &systemctl::stop_later(unit, POD_DELAY), within).await.map(drop)
+    async fn stop_kubelet(&self, host: &Host, unit: &str, within: Duration) -> Result<Stopped, HostError> {
+        self.run(host, &systemctl::stop_later(unit, POD_DELAY), within).await.map(|_| Stopped::Ordered)
     }
 
-    async fn stop_by_commands(&self, host: &Host, unit: &str, within: Duration) -> Result<(), HostError> {
+    async fn stop_by_commands(&self, host: &Host, unit: &str, within: Duration) -> Result<Stopped, HostError> {
+        let until = Instant::now() + within;
+        let left = || until.saturating_duration_since(Instant::now());
+        let asked = self.stop_in_time(host, unit, systemctl::patience(within)).await;
+        let Err(HostError::TimedOut(_)) = asked else { return asked.map(|()| Stopped::Asked) };
+        let killed = self.run(host, &systemctl::kill(unit), left()).await;
+        if let Err(error) = &killed {
+            tracing::warn!(METIS_NODE = %host.name, %error, "{unit} of {} does not stop and cannot be killed", host.name);
+        }
+        self.stop_in_time(host, unit, left()).await.map(|()| if killed.is_ok() { Stopped::Killed } else { Stopped::Asked })
+    }
+
+    async fn stop_in_time(&self, host: &Host, unit: &str, within: Duration) -> Result<(), HostError> {
         let until = Instant::now() + within;
         // Of a unit that is not there it says so and fails; its state decides.
         let stopped = self.run(host, &systemctl::stop(unit), within).await;
@@ -101,9 +113,9 @@ impl Hosts for RealHosts {
         }
     }
 
-    async fn stop_unit(&self, host: &Host, unit: &str, within: Duration) -> Result<(), HostError> {
+    async fn stop_unit(&self, host: &Host, unit: &str, within: Duration) -> Result<Stopped, HostError> {
         match host.access {
-            Access::Local => self.this_host().stop_unit(unit, within).await,
+            Access::Local => self.this_host().stop_or_kill(unit, within).await,
             Access::None => Err(unmanaged(host)),
             Access::HelperPod if unit.starts_with("k3s") => self.stop_kubelet(host, unit, within).await,
             Access::Ssh | Access::HelperPod => self.stop_by_commands(host, unit, within).await,

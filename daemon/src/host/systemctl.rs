@@ -30,6 +30,18 @@ fn later(delay: Duration, argv: &[&str]) -> Command {
     command(&[&["systemd-run", "--quiet", &after, "--timer-property=AccuracySec=100ms"], argv].concat(), true)
 }
 
+/// Kills a unit's main process, so that its stop comes to an end. Not its other processes: k3s' shims are among them, and k3s-killall.sh finds
+/// the containers by them.
+pub fn kill(unit: &str) -> Command {
+    command(&["systemctl", "kill", "--kill-who=main", "--signal=KILL", unit], true)
+}
+
+/// How much of the time for a stop a unit has before it is killed. systemd itself would wait for 90 s (DefaultTimeoutStopSec=), and the
+/// power-off that follows with it.
+pub fn patience(within: Duration) -> Duration {
+    within / 3 * 2
+}
+
 /// Starts a unit without waiting for it.
 pub fn start(unit: &str) -> Command {
     command(&["systemctl", "start", "--no-block", unit], true)
@@ -141,6 +153,13 @@ mod tests {
         for text in ["", "LoadState=loaded\n", "System has not been booted with systemd"] {
             assert_eq!(stopped(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_unit_that_does_not_stop_is_killed_while_there_is_time_to_see_it_end() {
+        assert_eq!(patience(Duration::from_secs(60)), Duration::from_secs(40));
+        assert_eq!(patience(Duration::from_secs(3)), Duration::from_secs(2));
+        assert!(kill("k3s.service").root && kill("k3s.service").argv.contains(&"--kill-who=main".to_owned()));
     }
 
     #[test]

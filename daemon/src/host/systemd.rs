@@ -15,8 +15,8 @@ use zbus::{Connection, DynamicType, MatchRule, MessageStream, OwnedFd, OwnedObje
 
 pub use watch::{ShutdownEvent, ShutdownWatch};
 
-use super::port::HostError;
-use super::systemctl::{Inhibitor, UnitState, blocker};
+use super::port::{HostError, Stopped};
+use super::systemctl::{self, Inhibitor, UnitState, blocker};
 
 /// A service on the bus.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +33,8 @@ const LOGIND: Service =
 
 /// `SD_LOGIND_SKIP_INHIBITORS` of org.freedesktop.login1(5), from systemd 257 on.
 const SKIP_INHIBITORS: u64 = 1 << 4;
+
+const SIGKILL: i32 = 9;
 
 /// As ListUnitsByNames answers: name, description, load, active, sub, following, path, job, job's type and path.
 type Unit = (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
@@ -89,6 +91,25 @@ impl Systemd {
             if state.is_stopped() { Ok(()) } else { Err(HostError::Failed(format!("{what}: it is {} again", state.active))) }
         })
         .await
+    }
+
+    /// As [`Systemd::stop_unit`]; one that has not stopped in most of that time is killed.
+    ///
+    /// # Errors
+    /// See [`HostError`].
+    pub async fn stop_or_kill(&self, unit: &str, within: Duration) -> Result<Stopped, HostError> {
+        let until = Instant::now() + within;
+        let left = || until.saturating_duration_since(Instant::now());
+        let asked = self.stop_unit(unit, systemctl::patience(within)).await;
+        let Err(HostError::TimedOut(_)) = asked else { return asked.map(|()| Stopped::Asked) };
+        let what = format!("killing {unit} on this host, which does not stop");
+        let order = (unit, "main", SIGKILL);
+        let kill = self.call::<_, ()>(SYSTEMD, "KillUnit", &order, &what);
+        let killed = limited(&what, left(), kill).await;
+        if let Err(error) = &killed {
+            tracing::warn!(%error, "{unit} of this host does not stop and cannot be killed");
+        }
+        self.stop_unit(unit, left()).await.map(|()| if killed.is_ok() { Stopped::Killed } else { Stopped::Asked })
     }
 
     /// Starts a unit without waiting for it to be up.

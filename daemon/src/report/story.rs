@@ -30,9 +30,14 @@ impl Report {
         story += &part("Rungs", rungs.map(|step| format!("{}: {}", step.title, step.milestones.join("; "))).collect());
         story += &part("Locks", self.overridden_locks.iter().map(|(host, locks)| format!("{host}: {}", locks.join("; "))).collect());
         story += &part("Left behind", self.abandoned.iter().map(|(host, why)| format!("{host} ({why})")).collect());
-        story += &part("Never begun", self.steps().filter(|step| step.span.is_none()).map(|step| step.title.clone()).collect());
+        story += &part("Never begun", self.steps().filter(|step| never_begun(step)).map(|step| step.title.clone()).collect());
         story + "."
     }
+}
+
+/// This host's own power-off is done without a time: it is ordered once the run is recorded.
+fn never_begun(step: &StepReport) -> bool {
+    step.span.is_none() && step.status != Status::Done
 }
 
 fn step_words((step, span): (&StepReport, Span)) -> String {

@@ -87,6 +87,17 @@ fn a_clock_that_was_set_back_makes_no_negative_times() {
 }
 
 /// A shutdown of two workers and a server, 100 s long at most, begun by a UPS.
+#[test]
+fn what_is_done_without_a_time_of_its_own_is_not_told_as_never_begun() {
+    let mut run = run();
+    walk(&mut run, "image.fetch", 1, 1, 13, Status::Done, "");
+    walk(&mut run, "card.prepare", 1, 13, 20, Status::Done, "");
+    run.settled(&"card.write".into(), Status::Done, "ordered once this run is recorded", Duration::from_secs(20), at(20));
+    run.finished(Outcome::Done);
+    let story = reported(&run, 20, "").story();
+    assert!(!story.contains("Never begun") && !story.contains("write the card"), "{story}");
+}
+
 fn shutdown() -> Run<Step> {
     let step = |id: &str, title: &str, action: Step, predicted: u64| PlannedStep {
         predicted: Duration::from_secs(predicted),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::platform::boot_id;
 use super::site::{Fault, Site};
-use crate::host::port::{Command, HostError, Hosts, Output};
+use crate::host::port::{Command, HostError, Hosts, Output, Stopped};
 use crate::power::port::Primary;
 use crate::site::{Host, UpsName};
 
@@ -18,7 +18,7 @@ impl Hosts for Site {
         limited(host, within, self.command(host, command)).await
     }
 
-    async fn stop_unit(&self, host: &Host, unit: &str, within: Duration) -> Result<(), HostError> {
+    async fn stop_unit(&self, host: &Host, unit: &str, within: Duration) -> Result<Stopped, HostError> {
         let stop = async {
             self.reach(host, true).await?;
             if self.has(&Fault::StopHangs(host.name.to_string())) {
@@ -31,7 +31,7 @@ impl Hosts for Site {
                     host.units.remove(unit);
                 }
             });
-            Ok(())
+            Ok(Stopped::Asked)
         };
         limited(host, within, stop).await
     }

@@ -31,7 +31,10 @@ async fn try_register(client: &Client, options: &Options) -> anyhow::Result<()> 
     if options.server {
         labels["node-role.kubernetes.io/control-plane"] = json!("true");
     }
-    let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": options.node, "labels": labels } });
+    // A kubelet says so; without it the controller-manager attaches nothing to the node.
+    let annotations = json!({ "volumes.kubernetes.io/controller-managed-attach-detach": "true" });
+    let metadata = json!({ "name": options.node, "labels": labels, "annotations": annotations });
+    let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": metadata });
     let limit = Duration::from_secs(5);
     // Created once; what others have put on it since stays.
     tokio::time::timeout(limit, nodes.patch(&options.node, &PatchParams::apply("k3s"), &Patch::Apply(&node))).await??;

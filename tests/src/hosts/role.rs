@@ -46,6 +46,11 @@ impl Role {
         }
     }
 
+    /// What an inventory calls it: as its node, where it is one.
+    pub fn inventory_name(self) -> &'static str {
+        self.node().unwrap_or(self.name())
+    }
+
     /// Its address on the laboratory's network.
     pub fn address(self) -> Ipv4Addr {
         let last = match self {

@@ -83,6 +83,8 @@ struct Shared {
     plan: UpsPlan,
     /// Its folder, outside.
     folder: PathBuf,
+    /// The disk of the host that it is connected to.
+    disk: PathBuf,
     hosts: Vec<(Role, Arc<Host>)>,
     history: History,
     now: Mutex<Now>,
@@ -98,10 +100,16 @@ struct Now {
 }
 
 impl Ups {
-    /// Begins to live. `hosts`: those that it feeds.
-    pub(super) fn start(plan: UpsPlan, folder: PathBuf, hosts: Vec<(Role, Arc<Host>)>, history: History) -> anyhow::Result<Self> {
+    /// Begins to live. `at`: the host that it is connected to; `hosts`: those that it feeds.
+    pub(super) fn start(
+        plan: UpsPlan,
+        folder: PathBuf,
+        at: &Host,
+        hosts: Vec<(Role, Arc<Host>)>,
+        history: History,
+    ) -> anyhow::Result<Self> {
         let now = Mutex::new(Now { battery: plan.battery(), mains: true, outlets: true, kill: None, back: None });
-        let shared = Arc::new(Shared { plan, folder, hosts, history, now });
+        let shared = Arc::new(Shared { plan, folder, disk: at.disk(), hosts, history, now });
         shared.publish()?;
         let (stop, stopped) = channel();
         let thread = {
@@ -116,6 +124,11 @@ impl Ups {
             })?
         };
         Ok(Self { shared, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// What it was made of.
+    pub fn plan(&self) -> &UpsPlan {
+        &self.shared.plan
     }
 
     /// The mains of this UPS off, or on again.
@@ -172,7 +185,10 @@ impl Shared {
 
     fn pass(&self, time: Duration) {
         let load = self.load();
-        let killed = std::fs::remove_file(self.folder.join(format!("{}.kill", self.plan.name))).is_ok();
+        let kill = format!("{}.kill", self.plan.name);
+        // At the end of a shutdown the folder is unmounted, and its mount point is a folder of the disk.
+        let places = [self.folder.join(&kill), self.disk.join(FOLDER.trim_start_matches('/')).join(&kill)];
+        let killed = places.map(std::fs::remove_file).iter().any(Result::is_ok);
         let outlets = {
             let mut now = self.now();
             now.battery.set_load(load);
@@ -205,7 +221,8 @@ impl Shared {
         for (name, value) in vars.iter().filter(|(name, _)| **name != "driver.name") {
             let _ = writeln!(text, "{name}: {value}");
         }
-        let (new, place) = (self.folder.join("new"), self.folder.join(format!("{}.dev", self.plan.name)));
+        // Not one name for all: the UPSes of a site share the folder.
+        let (new, place) = (self.folder.join(format!("{}.new", self.plan.name)), self.folder.join(format!("{}.dev", self.plan.name)));
         std::fs::write(&new, text)?;
         std::fs::rename(new, place)
     }

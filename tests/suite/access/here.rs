@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use metis_tests::nspawn::{End, Host as Machine};
 use metis_tests::require;
-use metisd::host::port::HostError;
+use metisd::host::port::{HostError, Stopped};
 use metisd::host::systemd::{ShutdownEvent, Systemd};
 
 use super::*;
@@ -51,6 +51,11 @@ fn metisd_may_do_here_what_its_rules_say_and_nothing_else() {
     machine.sh("systemd-analyze verify --man=no metis-k3s-killall.service").unwrap();
     as_metis(&machine, "inside_units");
     assert_eq!(machine.sh("cat /run/killall-was-here").unwrap().trim(), "root");
+    // A k3s that does not hear that it is to stop.
+    let drop_in = "/run/systemd/system/k3s-agent.service.d";
+    let deaf = format!("mkdir -p {drop_in}; printf '[Service]\\nKillSignal=SIGWINCH\\n' >{drop_in}/deaf.conf");
+    machine.sh(&format!("{deaf}; systemctl daemon-reload; systemctl start k3s-agent.service")).unwrap();
+    as_metis(&machine, "inside_deaf");
     as_metis(&machine, "inside_shutdown");
     as_metis(&machine, "inside_power_off");
     assert_eq!(machine.wait_off(Duration::from_secs(60)).unwrap(), End::PoweredOff, "past the lock that somebody forgot");
@@ -98,6 +103,19 @@ fn inside_units() {
         let error = systemd.stop_unit("forgotten.service", LIMIT).await.unwrap_err();
         assert!(matches!(&error, HostError::Denied(message) if message.contains("metis.rules")), "{error:?}");
         assert_eq!(active("forgotten.service").await, "active");
+    });
+}
+
+#[test]
+fn inside_deaf() {
+    if !inside() {
+        return;
+    }
+    run(async {
+        let systemd = Systemd::new();
+        let stopped = systemd.stop_or_kill("k3s-agent.service", Duration::from_secs(6)).await.unwrap();
+        let state = systemd.unit_state("k3s-agent.service", LIMIT).await.unwrap();
+        assert_eq!((stopped, state.active.as_str()), (Stopped::Killed, "failed"));
     });
 }
 

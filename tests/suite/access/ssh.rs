@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use metis_tests::hosts::{self, Hosts, OPERATOR, Plan, Role, Sudo};
 use metis_tests::nspawn::End;
-use metisd::host::port::{Command, HostError, Hosts as _};
+use metisd::host::port::{Command, HostError, Hosts as _, Stopped};
 
 use super::*;
 
@@ -17,7 +17,7 @@ fn hosts_are_stopped_and_powered_off_over_ssh() {
     let roles = [Role::Titan13, Role::Titan15, Role::Titan05, Role::Tethys];
     let mut plan = Plan::new(&roles).sudo(Role::Titan05, Sudo::Password).sudo(Role::Tethys, Sudo::Absent);
     for role in roles {
-        for (name, text) in K3S_UNITS.into_iter().chain([FORGOTTEN]) {
+        for (name, text) in K3S_UNITS.into_iter().chain([FORGOTTEN, DEAF]) {
             plan = plan.file(role, format!("etc/systemd/system/{name}"), text);
         }
     }
@@ -32,6 +32,12 @@ fn hosts_are_stopped_and_powered_off_over_ssh() {
         scope.spawn(work).join().unwrap();
     });
 }
+
+/// Ignores SIGTERM, as does what it has started.
+const DEAF: (&str, &str) = (
+    "deaf.service",
+    "[Service]\nKillMode=process\nRestart=always\nExecStart=/bin/sh -c 'trap \"\" TERM; sleep 4711 & while :; do sleep 1; done'\n",
+);
 
 async fn over_ssh(site: &Hosts) {
     let real = real(site, None);
@@ -55,6 +61,12 @@ async fn over_ssh(site: &Hosts) {
     real.start_unit(&first, "k3s.service", LIMIT).await.unwrap();
     let error = real.stop_unit(&first, "k3s.service", Duration::from_secs(2)).await.unwrap_err();
     assert!(matches!(error, HostError::TimedOut(_)), "{error:?}");
+    // One that ignores SIGTERM is killed in time, and its other processes, as k3s' shims, are not.
+    real.start_unit(&first, "deaf.service", LIMIT).await.unwrap();
+    site[Role::Titan13].wait_for(10, "pgrep -fx 'sleep 4711' && systemctl is-active deaf.service").unwrap();
+    let stopped = real.stop_unit(&first, "deaf.service", Duration::from_secs(9)).await.unwrap();
+    assert_eq!(stopped, Stopped::Killed);
+    site[Role::Titan13].sh("test $(systemctl show -p ActiveState --value deaf.service) = failed; pgrep -fx 'sleep 4711'").unwrap();
     let error = real.start_unit(&first, "no-such-unit.service", LIMIT).await.unwrap_err();
     assert!(matches!(error, HostError::Failed(_)), "{error:?}");
 
