@@ -56,12 +56,17 @@ impl RealHosts {
         let until = Instant::now() + within;
         let left = || until.saturating_duration_since(Instant::now());
         let asked = self.stop_in_time(host, unit, systemctl::patience(within)).await;
-        let Err(HostError::TimedOut(_)) = asked else { return asked.map(|()| Stopped::Asked) };
+        let Err(late @ HostError::TimedOut(_)) = asked else { return asked.map(|()| Stopped::Asked) };
         let killed = self.run(host, &systemctl::kill(unit), left()).await;
         if let Err(error) = &killed {
             tracing::warn!(METIS_NODE = %host.name, %error, "{unit} of {} does not stop and cannot be killed", host.name);
         }
-        self.stop_in_time(host, unit, left()).await.map(|()| if killed.is_ok() { Stopped::Killed } else { Stopped::Asked })
+        match self.stop_in_time(host, unit, left()).await {
+            Ok(()) => Ok(if killed.is_ok() { Stopped::Killed } else { Stopped::Asked }),
+            // It was reached, and there was no time left to reach it again.
+            Err(HostError::Unreachable(_)) => Err(late),
+            Err(error) => Err(error),
+        }
     }
 
     async fn stop_in_time(&self, host: &Host, unit: &str, within: Duration) -> Result<(), HostError> {
