@@ -23,15 +23,24 @@ const NOTE: usize = 1024;
 /// Events of objects without a namespace are there.
 const NAMESPACE: &str = "default";
 
+/// Something that metis did to a node.
+#[derive(Debug, Clone, PartialEq)]
+pub enum What {
+    /// It was cordoned, for this.
+    Cordoned(Mark),
+    /// The cordon with this mark was cleared.
+    Uncordoned(Mark),
+    /// A person has to look, because of this.
+    ManualAction(String),
+}
+
 /// What happened to a node.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Happened {
     /// The node.
     pub node: Meta,
-    /// Whether it was cordoned; else its cordon was cleared.
-    pub cordoned: bool,
-    /// For whom and why; of a cleared cordon the one that stood.
-    pub mark: Mark,
+    /// What.
+    pub what: What,
     /// By the API server's clock, so that it fits in with the Events of others.
     pub at: Timestamp,
 }
@@ -76,8 +85,12 @@ async fn write(api: &Api, happened: &Happened) {
 
 /// As the API server takes it.
 fn event(happened: &Happened) -> Value {
-    let Happened { node, cordoned, mark, at } = happened;
-    let (reason, action) = if *cordoned { ("Cordoned", "Cordon") } else { ("Uncordoned", "Uncordon") };
+    let Happened { node, what, at } = happened;
+    let (reason, action, kind, holder) = match what {
+        What::Cordoned(mark) => ("Cordoned", "Cordon", "Normal", mark.holder.as_str()),
+        What::Uncordoned(mark) => ("Uncordoned", "Uncordon", "Normal", mark.holder.as_str()),
+        What::ManualAction(_) => ("ManualAction", "AskForAPerson", "Warning", ""),
+    };
     // Who tells the same once more, because no answer came, tells it under the same name.
     let short: String = node.name.chars().take(200).collect();
     let name = format!("{}.metis-{}-{:x}", short.trim_end_matches(['.', '-']), reason.to_lowercase(), at.as_second());
@@ -87,22 +100,25 @@ fn event(happened: &Happened) -> Value {
         "metadata": { "name": name, "namespace": NAMESPACE },
         "eventTime": format!("{:.6}", at),
         "reportingController": "metis.v1/metisd",
-        "reportingInstance": if mark.holder.is_empty() { "metisd".to_owned() } else { mark.holder.chars().take(128).collect() },
+        "reportingInstance": if holder.is_empty() { "metisd".to_owned() } else { holder.chars().take(128).collect() },
         "action": action,
         "reason": reason,
         "regarding": { "apiVersion": "v1", "kind": "Node", "name": node.name, "uid": node.uid },
-        "note": note(*cordoned, mark),
-        "type": "Normal",
+        "note": note(what),
+        "type": kind,
     })
 }
 
-fn note(cordoned: bool, mark: &Mark) -> String {
-    let Mark { holder, run, step, reason, expires } = mark;
-    let mut note = if cordoned {
-        let lease = expires.map(|at| format!("; its lease ends at {at:.0}")).unwrap_or_default();
-        format!("cordoned by metis on {holder} for {run} ({step}): {reason}{lease}")
-    } else {
-        format!("metis cleared the cordon that it had placed on {holder} for {run} ({step}): {reason}")
+fn note(what: &What) -> String {
+    let mut note = match what {
+        What::Cordoned(Mark { holder, run, step, reason, expires }) => {
+            let lease = expires.map(|at| format!("; its lease ends at {at:.0}")).unwrap_or_default();
+            format!("cordoned by metis on {holder} for {run} ({step}): {reason}{lease}")
+        }
+        What::Uncordoned(Mark { holder, run, step, reason, .. }) => {
+            format!("metis cleared the cordon of {run} ({step}), which metis on {holder} had placed: {reason}")
+        }
+        What::ManualAction(because) => format!("a person has to look: {because}; `metisctl lease`"),
     };
     let at = (0..=NOTE.min(note.len())).rev().find(|at| note.is_char_boundary(*at)).unwrap_or_default();
     note.truncate(at);
@@ -113,17 +129,17 @@ fn note(cordoned: bool, mark: &Mark) -> String {
 mod tests {
     use super::*;
 
-    fn happened(cordoned: bool, reason: &str) -> Happened {
+    fn happened(what: fn(Mark) -> What, reason: &str) -> Happened {
         let node = Meta { name: "titan-13".to_owned(), uid: "u-1".to_owned(), ..Meta::default() };
         let expires = Some("2026-11-21T17:00:00.5Z".parse().unwrap());
         let (holder, run, step) = ("titan-db".to_owned(), "shutdown-7".to_owned(), "drain.titan-13".to_owned());
         let mark = Mark { holder, run, step, reason: reason.to_owned(), expires };
-        Happened { node, cordoned, mark, at: "2026-11-21T16:00:00Z".parse().unwrap() }
+        Happened { node, what: what(mark), at: "2026-11-21T16:00:00Z".parse().unwrap() }
     }
 
     #[test]
     fn an_event_says_who_did_what_to_which_node_for_which_run() {
-        let event = event(&happened(true, "the site is being shut down"));
+        let event = event(&happened(What::Cordoned, "the site is being shut down"));
         let expected = "cordoned by metis on titan-db for shutdown-7 (drain.titan-13): the site is being shut down; its lease ends at 2026-11-21T17:00:00Z";
         assert_eq!(event["note"], expected);
         assert_eq!(
@@ -131,14 +147,18 @@ mod tests {
             (&json!("Cordoned"), &json!("Cordon"), &json!("2026-11-21T16:00:00.000000Z"))
         );
         assert_eq!(event["regarding"]["uid"], "u-1");
-        let cleared = super::event(&happened(false, "x"));
-        assert_eq!(cleared["note"], "metis cleared the cordon that it had placed on titan-db for shutdown-7 (drain.titan-13): x");
+        let cleared = super::event(&happened(What::Uncordoned, "x"));
+        assert_eq!(cleared["note"], "metis cleared the cordon of shutdown-7 (drain.titan-13), which metis on titan-db had placed: x");
         assert_ne!(cleared["metadata"]["name"], event["metadata"]["name"]);
+        let asked =
+            super::event(&Happened { what: What::ManualAction("its lease has expired".to_owned()), ..happened(What::Cordoned, "x") });
+        assert_eq!((&asked["type"], &asked["reportingInstance"]), (&json!("Warning"), &json!("metisd")));
+        assert_eq!(asked["note"], "a person has to look: its lease has expired; `metisctl lease`");
     }
 
     #[test]
     fn a_note_is_no_longer_than_it_may_be() {
-        let long = event(&happened(true, &"ä".repeat(2000)));
+        let long = event(&happened(What::Cordoned, &"ä".repeat(2000)));
         let note = long["note"].as_str().unwrap();
         assert!(note.len() <= NOTE && note.len() >= NOTE - 1 && note.ends_with('ä'), "{}", note.len());
     }

@@ -84,8 +84,8 @@ pub fn decide(is: bool, whose: &Marked, wanted: Option<&Mark>, field: &str) -> D
 /// What was changed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Changed {
-    /// The object as it was before.
-    pub before: Meta,
+    /// The object's metadata, as they were read beside it.
+    pub meta: Meta,
     /// When, by the API server's clock.
     pub at: Option<Timestamp>,
 }
@@ -118,7 +118,7 @@ pub async fn carry_out(
         };
         patch["metadata"]["resourceVersion"] = object.metadata.resource_version.clone().into();
         match api.ask(&Call::patch(path, &patch), until).await {
-            Ok(answer) => return Ok(Some(Changed { before: object.metadata, at: answer.date })),
+            Ok(answer) => return Ok(Some(Changed { meta: object.metadata, at: answer.date })),
             Err(failure) if failure.code() == Some(409) && conflicts < CONFLICTS && Instant::now() < until => conflicts += 1,
             Err(failure) => return Err(failure.error(what)),
         }

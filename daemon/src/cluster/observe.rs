@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::collect::fresh;
 use super::flux::{Versions, in_order};
 use super::kube::{Api, Call, List, path};
-use super::mark::marked;
+use super::mark::{Changed, marked};
 use super::objects::{Loose, Meta, Node, Suspendable, is_true};
 use super::port::ClusterError;
 use super::seen::{AppliedSeen, NodeSeen, Part, Seen, SourceSeen, TroubledPod, WorkloadSeen};
@@ -221,10 +221,12 @@ const MANUAL_ACTION: &str = "metis.v1/manual-action";
 ///
 /// # Errors
 /// The API server refuses, or the node is not there.
-pub async fn ask_for_a_person(api: &Api, node: &str, because: Option<&str>, until: Instant) -> Result<(), ClusterError> {
+pub async fn ask_for_a_person(api: &Api, node: &str, because: Option<&str>, until: Instant) -> Result<Changed, ClusterError> {
     let patch = json!({"metadata": {"annotations": {MANUAL_ACTION: because}}});
     let call = Call::patch(&path("v1", "", "nodes", node), &patch);
-    api.ask(&call, until).await.map(drop).map_err(|failure| failure.error(&format!("annotation of {node}")))
+    let answer = api.ask(&call, until).await.map_err(|failure| failure.error(&format!("annotation of {node}")))?;
+    let patched: Loose = serde_json::from_slice(&answer.body).unwrap_or_default();
+    Ok(Changed { meta: patched.metadata, at: answer.date })
 }
 
 /// Asks the object's controller to reconcile it now; `token` tells one request from another.

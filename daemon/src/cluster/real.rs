@@ -8,7 +8,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use super::drain::{Drain, Rules, drain};
-use super::events::{Happened, Recorder};
+use super::events::{Happened, Recorder, What};
 use super::flux::{self, Versions};
 use super::kube::{AccessError, Api, configs, path};
 use super::mark::{carry_out, marked};
@@ -92,9 +92,11 @@ impl Cluster for RealCluster {
         let what = format!("{} of {node}", if mark.is_some() { "cordon" } else { "uncordon" });
         let done = carry_out(&self.api, &path("v1", "", "nodes", node), "unschedulable", mark, &what, until(within)).await?;
         let told = done.and_then(|changed| {
-            let (cordoned, at) = (mark.is_some(), changed.at?);
-            let mark = mark.cloned().or_else(|| marked(&changed.before).mark())?;
-            Some(Happened { node: changed.before, cordoned, mark, at })
+            let what = match mark {
+                Some(mark) => What::Cordoned(mark.clone()),
+                None => What::Uncordoned(marked(&changed.meta).mark()?),
+            };
+            Some(Happened { node: changed.meta, what, at: changed.at? })
         });
         if let Some(happened) = told {
             self.events.tell(happened);
@@ -132,7 +134,11 @@ impl Platform for RealCluster {
     }
 
     async fn ask_for_a_person(&self, node: &str, because: Option<&str>, within: Duration) -> Result<(), ClusterError> {
-        observe::ask_for_a_person(&self.api, node, because, until(within)).await
+        let done = observe::ask_for_a_person(&self.api, node, because, until(within)).await?;
+        if let Some((because, at)) = because.zip(done.at) {
+            self.events.tell(Happened { node: done.meta, what: What::ManualAction(because.to_owned()), at });
+        }
+        Ok(())
     }
 
     async fn reconcile(&self, object: &ObjectRef, token: &str, within: Duration) -> Result<(), ClusterError> {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use metis_tests::actors::{Volume, Volumes, storage_plane, volume};
 use metis_tests::plane::{Options, Plane, available};
 use metisd::cluster::ANNOTATION;
-use metisd::cluster::port::{Cluster, ClusterError};
+use metisd::cluster::port::{Cluster, ClusterError, Platform as _};
 use serde_json::Value;
 
 use super::*;
@@ -96,8 +96,13 @@ fn the_node_tells_who_cordoned_it_and_no_event_is_worth_waiting_for() {
     assert_eq!(told("titan-13", 1).unwrap(), [("Cordoned".to_owned(), note.to_owned())]);
     set("titan-13", None).unwrap();
     let events = told("titan-13", 2).unwrap();
-    assert!(events.iter().any(|(reason, note)| reason == "Uncordoned" && note.contains("for shutdown-1")), "{events:?}");
-    assert!(told("titan-15", 0).is_ok());
+    assert!(events.iter().any(|(reason, note)| reason == "Uncordoned" && note.contains("of shutdown-1")), "{events:?}");
+    // A person is asked for; that he is not needed any more is no event.
+    for because in [Some("its lease has expired"), None] {
+        metis.run(metis.cluster.ask_for_a_person("titan-15", because, seconds(10))).unwrap();
+    }
+    let note = "a person has to look: its lease has expired; `metisctl lease`";
+    assert_eq!(told("titan-15", 1).unwrap(), [("ManualAction".to_owned(), note.to_owned())]);
     let described = plane.kubectl(&["describe", "node", "titan-13"]).unwrap();
     assert!(described.contains("Uncordoned") && described.contains("metis.v1/metisd"), "{described}");
 
