@@ -22,10 +22,14 @@ use metis_proto::v1;
 use crate::args::{CardArgs, Format, Global, Mode};
 use crate::errors::CtlError;
 use crate::exit::Exit;
+use crate::follow::Follow;
 use crate::image_env;
+use crate::interrupt::Interrupts;
 use crate::output::Console;
+use crate::session::Session;
 use crate::view::card::CardPlanView;
 use crate::view::plan::PlanView;
+use crate::view::run::RunView;
 
 /// What every command gets.
 pub struct Context<'a, 'c> {
@@ -82,4 +86,14 @@ fn mode(mode: Option<Mode>) -> v1::ShutdownMode {
         Some(Mode::ClusterOnly) => v1::ShutdownMode::ClusterOnly,
         Some(Mode::HostPoweroff) => v1::ShutdownMode::HostPoweroff,
     }
+}
+
+/// Follows a run that was begun to its end, and says where its report is.
+async fn follow(run: &str, session: &Session, interrupts: &mut Interrupts, cx: &mut Context<'_, '_>) -> Result<Exit, CtlError> {
+    let (run, exit) = Follow::new(session, run, 0, None).until_ended(interrupts, cx.console).await?;
+    cx.console.emit(cx.global.format, &run, |r, _| RunView::ending(r))?;
+    if cx.global.format == Format::Table {
+        cx.console.note(&format!("its report: `metisctl{} run show {}`", session.flags, run.id));
+    }
+    Ok(exit)
 }

@@ -6,13 +6,11 @@ use metis_proto::v1;
 use metis_proto::v1::power_client::PowerClient;
 
 use super::Context;
-use crate::args::{Format, ShutdownArgs};
+use crate::args::ShutdownArgs;
 use crate::errors::CtlError;
 use crate::exit::Exit;
-use crate::follow::Follow;
 use crate::interrupt::Interrupts;
 use crate::session::Session;
-use crate::view::run::RunView;
 use crate::view::shutdown::ShutdownView;
 
 /// Shows the plan, or executes it and follows the run.
@@ -33,12 +31,7 @@ pub async fn run(args: &ShutdownArgs, cx: &mut Context<'_, '_>) -> Result<Exit, 
     let run = answer.run.clone();
     let view = ShutdownView::from(answer);
     cx.console.note(&view.headline(&run, &session.flags, &cx.console.look(None)));
-    let (run, exit) = Follow::new(&session, &run, 0, None).until_ended(&mut interrupts, cx.console).await?;
-    cx.console.emit(cx.global.format, &run, |r, _| RunView::ending(r))?;
-    if cx.global.format == Format::Table {
-        cx.console.note(&format!("its report: `metisctl{} run show {}`", session.flags, run.id));
-    }
-    Ok(exit)
+    super::follow(&run, &session, &mut interrupts, cx).await
 }
 
 fn left_early(session: &Session) -> CtlError {

@@ -5,13 +5,11 @@ use metis_proto::v1::power_client::PowerClient;
 
 use super::Context;
 use super::shutdown::duration;
-use crate::args::{Format, StartupArgs};
+use crate::args::StartupArgs;
 use crate::errors::CtlError;
 use crate::exit::Exit;
-use crate::follow::Follow;
 use crate::interrupt::Interrupts;
 use crate::session::Session;
-use crate::view::run::RunView;
 use crate::view::startup::{GatesView, StartupView};
 
 /// Shows the tables or the plan, or executes it and follows the run.
@@ -37,12 +35,7 @@ pub async fn run(args: &StartupArgs, cx: &mut Context<'_, '_>) -> Result<Exit, C
     let run = answer.run.clone();
     let view = StartupView::from(answer);
     cx.console.note(&view.headline(&run, &session.flags, &cx.console.look(None)));
-    let (run, exit) = Follow::new(&session, &run, 0, None).until_ended(&mut interrupts, cx.console).await?;
-    cx.console.emit(cx.global.format, &run, |r, _| RunView::ending(r))?;
-    if cx.global.format == Format::Table {
-        cx.console.note(&format!("its report: `metisctl{} run show {}`", session.flags, run.id));
-    }
-    Ok(exit)
+    super::follow(&run, &session, &mut interrupts, cx).await
 }
 
 fn left_early(session: &Session) -> CtlError {

@@ -1,6 +1,10 @@
 //! Steps of a start-up, performed through the ports: gates, k3s, and taking back what metis holds.
 
 pub mod ask;
+mod come_back;
+mod take_back;
+
+pub use come_back::come_back;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,18 +12,13 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::claims::held_by_any;
-use super::shutdown::{Attempt, Done, all_well, of_cluster, of_host, root, unit};
-use super::world::World;
-use crate::api::port::StartupQuestion;
+use super::shutdown::Attempt;
 use crate::cluster::port::{ClusterError, Platform};
 use crate::cluster::seen::{Expected, Seen};
 use crate::cluster::startup::{self, judge};
-use crate::config::HostRole;
-use crate::control::{Handle, Reply, Request};
 use crate::host::port::Command;
 use crate::runbook::{Mode, StepResult};
-use crate::site::{Access, Cause, Change, Gate, Host, Judged, K3sRole, NodeName, ObjectRef, Step, Verdict};
+use crate::site::{Access, Gate, Host, Judged, NodeName, Step, Verdict};
 
 /// Pause between two looks of one gate.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
@@ -29,7 +28,8 @@ const LOOK_AGE: Duration = Duration::from_secs(2);
 const REGRESSIONS: usize = 20;
 /// A gate that goes on changing is recorded no more often.
 const TELL_EVERY: Duration = Duration::from_secs(15);
-const ASK_AGAIN: Duration = Duration::from_secs(10);
+/// A controller has seen by then what was resumed.
+const BY_ITSELF: Duration = Duration::from_secs(20);
 
 impl Attempt<'_> {
     /// Performs a step of a start-up.
@@ -265,153 +265,6 @@ impl Attempt<'_> {
             }
             sleep(LOOK_EVERY).await;
         }
-    }
-
-    async fn is_up(&self, node: &NodeName, role: K3sRole) -> StepResult {
-        let (host, unit) = match self.host(node) {
-            Ok(host) => (host, unit(role)),
-            Err(result) => return result,
-        };
-        let show = Command { root: false, ..root(&["systemctl", "show", "-p", "ActiveState", "--value", unit]) };
-        match self.parts.hosts.run(host, &show, self.left()).await {
-            Ok(output) if matches!(output.stdout.trim(), "active" | "activating" | "reloading") => match self.release_unit(node).await {
-                Ok(()) => StepResult::Done { detail: format!("{unit} is {} already", output.stdout.trim()) },
-                Err(result) => result,
-            },
-            Ok(output) => StepResult::NotReady { detail: format!("{unit} is {}", output.stdout.trim()) },
-            Err(error) => StepResult::CannotTell { detail: error.to_string() },
-        }
-    }
-
-    async fn bring_up(&self, node: &NodeName, role: K3sRole) -> Done {
-        let unit = unit(role);
-        self.parts.hosts.start_unit(self.host(node)?, unit, self.left()).await.map_err(of_host)?;
-        self.release_unit(node).await?;
-        Ok(format!("{unit} starts"))
-    }
-
-    /// It runs again: that a shutdown stopped it counts no more.
-    async fn release_unit(&self, node: &NodeName) -> Result<(), StepResult> {
-        let object = ObjectRef::new("K3sUnit", "", node.as_str());
-        let held = held_by_any(self.handle, Change::Stopped).contains(&object);
-        if held { self.release(vec![object], "started again").await } else { Ok(()) }
-    }
-
-    /// What the journal says, and what carries our mark although the journal does not say so.
-    async fn release_cordons(&self, except: &BTreeSet<NodeName>) -> Done {
-        let cluster = self.cluster()?;
-        let seen = self.look().await.map_err(super::perform::failed)?;
-        let mut held: BTreeSet<String> = held_by_any(self.handle, Change::Cordoned).into_iter().map(|object| object.name).collect();
-        held.extend(judge::marked(&seen).0);
-        let left_out = self.kubernetes_names(except);
-        let (mut cleared, mut troubles) = (Vec::new(), Vec::new());
-        for node in held.difference(&left_out) {
-            let object = ObjectRef::new("Node", "", node);
-            match cluster.set_cordoned(node, None, self.left()).await {
-                Ok(()) => {
-                    self.release(vec![object], "uncordoned").await?;
-                    cleared.push(node.clone());
-                }
-                Err(ClusterError::Gone(_)) => self.release(vec![object], "it is gone").await?,
-                Err(error) => troubles.push(format!("{node}: {error}")),
-            }
-        }
-        let detail = if cleared.is_empty() { "no cordon of ours stands".to_owned() } else { format!("uncordoned: {}", cleared.join(", ")) };
-        all_well(troubles, detail)
-    }
-
-    /// Children first, the root last: a parent that reconciles would resume its children in its own order.
-    async fn release_flux(&self) -> Done {
-        let cluster = self.cluster()?;
-        let seen = self.look().await.map_err(super::perform::failed)?;
-        let held = held_by_any(self.handle, Change::Suspended);
-        let marked = judge::marked(&seen).1;
-        let parents_first: Vec<ObjectRef> = match &seen.flux {
-            Ok(all) => {
-                let known = all.iter().map(|object| object.object.clone());
-                let known: Vec<_> = known.filter(|object| held.contains(object) || marked.contains(object)).collect();
-                held.iter().filter(|object| !known.contains(object)).cloned().chain(known.iter().cloned()).collect()
-            }
-            Err(_) => held,
-        };
-        let mut troubles = Vec::new();
-        for object in parents_first.iter().rev() {
-            match cluster.set_suspended(object, None, self.left()).await {
-                Ok(()) => self.release(vec![object.clone()], "resumed").await?,
-                Err(ClusterError::Gone(_)) => self.release(vec![object.clone()], "it is gone").await?,
-                Err(error) => troubles.push(format!("{object}: {error}")),
-            }
-        }
-        all_well(troubles, format!("{} resumed", parents_first.len()))
-    }
-
-    async fn is_applied(&self) -> StepResult {
-        match self.seen(judge::flux).await {
-            Judged::Ready(detail) => StepResult::Done { detail },
-            Judged::NotReady { why, .. } => StepResult::NotReady { detail: why },
-            Judged::CannotTell(detail) => StepResult::CannotTell { detail },
-        }
-    }
-
-    /// The source first; then what is not applied, a parent before its children.
-    async fn reconcile(&self) -> Done {
-        let platform = self.platform().map_err(super::perform::permanent)?;
-        let seen = self.look().await.map_err(super::perform::failed)?;
-        let sources = seen.sources.as_ref().map_err(|why| super::perform::failed(why.clone()))?;
-        let flux = seen.flux.as_ref().map_err(|why| super::perform::failed(why.clone()))?;
-        let source = self
-            .parts
-            .settings
-            .startup
-            .source
-            .split_once('/')
-            .filter(|_| sources.iter().any(|seen| seen.name == self.parts.settings.startup.source));
-        let source = source.map(|(namespace, name)| ObjectRef::new("GitRepository", namespace, name));
-        let late = flux.iter().filter(|object| !object.suspended && judge::trouble(object, sources).is_some());
-        let objects: Vec<_> = source.into_iter().chain(late.map(|object| object.object.clone())).collect();
-        let token = format!("metis {} {}", self.job.run, self.world.now().wall);
-        let mut troubles = Vec::new();
-        for object in &objects {
-            match platform.reconcile(object, &token, self.left()).await {
-                Ok(()) | Err(ClusterError::Gone(_)) => {}
-                Err(error @ ClusterError::Refused(_)) => return Err(of_cluster(error)),
-                Err(error) => troubles.push(format!("{object}: {error}")),
-            }
-        }
-        all_well(troubles, format!("{} objects were asked to reconcile", objects.len()))
-    }
-}
-
-/// Plans a start-up that nobody asked for and asks for it, until it is admitted or its reason is gone. What the site lacks for now is
-/// waited for by its gates, where everybody sees it.
-pub async fn come_back(world: Arc<World>, handle: Handle, because: String) {
-    let mut said = String::new();
-    while handle.view().startup_wanted.is_some() {
-        let why = match asked(&world, &handle, &because).await {
-            Ok(()) => return,
-            Err(why) => why,
-        };
-        if why != said {
-            tracing::warn!("the cluster is to be started ({because}), and that waits: {why}");
-            said = why;
-        }
-        sleep(ASK_AGAIN).await;
-    }
-}
-
-async fn asked(world: &Arc<World>, handle: &Handle, because: &str) -> Result<(), String> {
-    let (parts, settings) = (world.parts().await, world.settings());
-    if settings.daemon.host_role != HostRole::Coordinator {
-        return Err(format!("daemon.host_role is `{}`: only the coordinator starts the cluster by itself", settings.daemon.host_role));
-    }
-    let order = ask::order(&settings, &StartupQuestion::default());
-    let runbook = startup::plan(&parts.settings, &parts.topology, &handle.view().learned, &order);
-    let requester = format!("metis itself, because {because}");
-    match handle.request(Request::Admit { requester, runbook, cause: Cause::Boot, within: None }).await {
-        Ok(Reply::Admitted { .. }) => Ok(()),
-        Ok(Reply::Refused { guards }) => Err(guards.into_iter().map(|guard| guard.message).collect::<Vec<_>>().join("; ")),
-        Ok(other) => Err(format!("unexpected answer: {other:?}")),
-        Err(error) => Err(error.to_string()),
     }
 }
 

@@ -92,7 +92,8 @@ impl Maker<'_> {
     pub(super) fn reconcile(&self) -> Planned {
         let title = "ask Flux to reconcile what is not applied".to_owned();
         let by_hand = "flux reconcile kustomization flux-system --with-source".to_owned();
-        let step = self.step("flux.reconcile".into(), title, Step::Reconcile, "", self.calls(), by_hand);
+        let within = self.settings.startup.source_timeout.max(self.calls());
+        let step = self.step("flux.reconcile".into(), title, Step::Reconcile, "", within, by_hand);
         Planned { form: Form::Ensure, ..step }
     }
 }
