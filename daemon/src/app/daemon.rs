@@ -100,7 +100,7 @@ impl Daemon {
         let (settings_sender, settings_receiver) = watch::channel(Arc::clone(&settings));
         let secrets = secrets::Context { credentials_dir: credentials_directory() };
         let held = Held::default();
-        let world = Arc::new(real::world(settings_receiver.clone(), secrets.clone(), held.clone(), &self.clock));
+        let world = Arc::new(real::world(settings_receiver.clone(), secrets.clone(), held.clone(), &self.clock)?);
         let (roles, role_receiver) = watch::channel(resolve_roles(&settings, &problems).await);
 
         let stop = CancellationToken::new();

@@ -23,6 +23,7 @@ mod rehearsal;
 mod reload;
 mod sandbox;
 mod shutdown;
+mod simulate;
 mod site;
 mod standalone;
 mod startup;

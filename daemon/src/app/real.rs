@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use super::parts::{Look, MakeParts, Parts};
 use super::world::World;
-use super::{daemon, topology};
+use super::{daemon, simulate, topology};
 use crate::cluster::RealCluster;
 use crate::cluster::port::{Cluster, Platform};
 use crate::config::Settings;
@@ -18,10 +18,14 @@ use crate::power::nut::Held;
 use crate::secrets;
 
 /// The world as it is. `held`: logins of this daemon's own monitor.
-pub fn world(settings: watch::Receiver<Arc<Settings>>, context: secrets::Context, held: Held, clock: &Clock) -> World {
+///
+/// # Errors
+/// A simulated site is asked for and cannot be had.
+pub fn world(settings: watch::Receiver<Arc<Settings>>, context: secrets::Context, held: Held, clock: &Clock) -> anyhow::Result<World> {
     let (clock, this_host) = (clock.clone(), daemon::host_name());
-    let parts = parts(context.clone(), held, this_host.clone());
-    World::new(settings, context, parts, Arc::new(move || clock.now()), this_host)
+    let simulated = simulate::from_environment(&this_host)?;
+    let parts = simulated.unwrap_or_else(|| parts(context.clone(), held, this_host.clone()));
+    Ok(World::new(settings, context, parts, Arc::new(move || clock.now()), this_host))
 }
 
 fn parts(context: secrets::Context, held: Held, this_host: String) -> Arc<MakeParts> {

@@ -16,11 +16,10 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::parts::{Look, Parts};
 use super::problems::Problems;
 use super::reload::adopted;
 use super::world::World;
-use super::{leases, perform, topology};
+use super::{leases, perform, simulate};
 use crate::api::HostFacts;
 use crate::config::Settings;
 use crate::control::{FactLog, Handle, Mailbox, Options, Reply, Request, RunRecord, State, View};
@@ -93,24 +92,10 @@ impl Rehearsal {
         };
         let log = Memory { records: Mutex::new(0), health: watch::Sender::new(Health::default()) };
         let (mailbox, handle, orders) = Mailbox::new(State::default(), log, clock, Arc::new(settings.power.clone()), Options::default());
-        let simulated = site.clone();
-        let make_parts = move |settings: Arc<Settings>| -> futures::future::BoxFuture<'static, Parts> {
-            let site = Arc::new(simulated.clone());
-            Box::pin(async move {
-                Parts {
-                    topology: topology::of(&settings, "titan-db"),
-                    settings: settings.cluster.clone(),
-                    hosts: site.clone(),
-                    cluster: Ok(site.clone()),
-                    platform: Ok(site.clone()),
-                    look: Look::default(),
-                    primary: site,
-                }
-            })
-        };
+        let parts = simulate::parts(site.clone(), "titan-db".to_owned());
         let (sender, receiver) = watch::channel(Arc::clone(&settings));
         let context = secrets::Context { credentials_dir: None };
-        let world = Arc::new(World::new(receiver, context, Arc::new(make_parts), Arc::new(clock), "titan-db".to_owned()));
+        let world = Arc::new(World::new(receiver, context, parts, Arc::new(clock), "titan-db".to_owned()));
         let adopted = adopted(&settings);
         let problems = Problems::new(HostFacts::default());
         let tasks = [

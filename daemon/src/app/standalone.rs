@@ -100,19 +100,19 @@ impl Standalone {
     async fn serve(self, opened: Opened, history: UpsHistory, loaded: &Loaded) -> anyhow::Result<Exit> {
         // First: a terminal that goes away must not end it.
         let mut signals = Signals::new()?;
-        let parts = self.start(opened, history, loaded).await;
+        let parts = self.start(opened, history, loaded).await?;
         heard(&parts.handle).await;
         let exit = self.act(&parts, &mut signals).await;
         parts.end().await;
         exit
     }
 
-    async fn start(&self, opened: Opened, history: UpsHistory, loaded: &Loaded) -> Parts {
+    async fn start(&self, opened: Opened, history: UpsHistory, loaded: &Loaded) -> anyhow::Result<Parts> {
         let (mailbox, handle, orders) = daemon::mailbox(&self.clock, opened, &self.settings);
         let (_, settings) = watch::channel(Arc::clone(&self.settings));
         let secrets = secrets::Context { credentials_dir: credentials_directory() };
         let held = Held::default();
-        let world = Arc::new(real::world(settings.clone(), secrets.clone(), held.clone(), &self.clock));
+        let world = Arc::new(real::world(settings.clone(), secrets.clone(), held.clone(), &self.clock)?);
         let (version, adopted, rejected) = (env!("CARGO_PKG_VERSION").to_owned(), adopted(&self.settings), loaded.rejected.clone());
         let control = tokio::spawn(async move { drop(mailbox.run(version, adopted, rejected).await) });
         let effects = tokio::spawn(perform::effects(orders, Arc::clone(&world), handle.clone()));
@@ -128,7 +128,7 @@ impl Standalone {
         };
         let watch = tokio::spawn(power.run(stop.clone()));
         daemon::wait_for_first_view(&handle).await;
-        Parts { site: RealSite { world, history, handle: handle.clone() }, handle, control, effects, watch, stop }
+        Ok(Parts { site: RealSite { world, history, handle: handle.clone() }, handle, control, effects, watch, stop })
     }
 
     async fn act(&self, parts: &Parts, signals: &mut Signals) -> anyhow::Result<Exit> {

@@ -53,8 +53,8 @@ impl Hosts for Site {
         limited(host, within, start).await
     }
 
-    async fn blockers(&self, _host: &Host, _within: Duration) -> Result<Vec<String>, HostError> {
-        Ok(Vec::new())
+    async fn blockers(&self, host: &Host, within: Duration) -> Result<Vec<String>, HostError> {
+        limited(host, within, self.reach(host, false)).await.map(|()| Vec::new())
     }
 
     async fn power_off(&self, host: &Host, delay: Duration, within: Duration) -> Result<(), HostError> {
@@ -132,6 +132,11 @@ impl Site {
                         host.snapshots.push((*snapshot).to_owned());
                     }
                 });
+                String::new()
+            }
+            ["sh", "-c", dump] => {
+                self.happens(format!("dump {dump} {name}"), |_| {});
+                self.pass(|tempo| tempo.snapshot).await;
                 String::new()
             }
             ["k3s", "etcd-snapshot", "ls"] => self.locked().hosts.get(name).map(|host| host.snapshots.join("\n")).unwrap_or_default(),
