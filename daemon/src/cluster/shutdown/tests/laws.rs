@@ -18,7 +18,7 @@ fn any_host(index: usize) -> impl Strategy<Value = Host> {
     })
 }
 
-fn any_topology() -> impl Strategy<Value = Topology> {
+pub(super) fn any_topology() -> impl Strategy<Value = Topology> {
     let hosts = (0..12_usize).prop_flat_map(|count| (0..count).map(any_host).collect::<Vec<_>>());
     let local = prop::collection::btree_set(prop::sample::select(DOMAINS.to_vec()), 0..3);
     (hosts, any::<prop::sample::Index>(), any::<bool>(), local).prop_map(|(mut hosts, this, has_this, local)| {
@@ -35,7 +35,7 @@ fn any_topology() -> impl Strategy<Value = Topology> {
     })
 }
 
-fn any_facts() -> impl Strategy<Value = Facts> {
+pub(super) fn any_facts() -> impl Strategy<Value = Facts> {
     let node =
         (0..14_usize, any::<bool>(), 0..3_u32).prop_map(|(i, ready, evictable)| NodeFacts { evictable, ..node(&format!("h{i}"), ready) });
     let volume = (0..14_usize, any::<bool>()).prop_map(|(i, ui)| AttachedVolume {
@@ -49,7 +49,7 @@ fn any_facts() -> impl Strategy<Value = Facts> {
         .prop_map(|(nodes, volumes, replica_nodes)| Facts { nodes, volumes, replica_nodes, ..Facts::default() })
 }
 
-fn any_order() -> impl Strategy<Value = ShutdownOrder> {
+pub(super) fn any_order() -> impl Strategy<Value = ShutdownOrder> {
     let domains = prop::option::of(prop::collection::btree_set(prop::sample::select(DOMAINS.to_vec()).prop_map(DomainName::from), 1..3));
     let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
     (flags, domains, prop::option::of(0..900_u64)).prop_map(|((off, emergency, skip_drain, skip_snapshot, cut), domains, remaining)| {
@@ -65,7 +65,7 @@ fn any_order() -> impl Strategy<Value = ShutdownOrder> {
     })
 }
 
-fn any_settings() -> impl Strategy<Value = Settings> {
+pub(super) fn any_settings() -> impl Strategy<Value = Settings> {
     let datastore = prop_oneof![
         Just(Datastore::EmbeddedEtcd { keep: 5 }),
         (0..14_usize, any::<bool>())

@@ -1,6 +1,7 @@
 //! Plans of a small site in tables; laws of any plan in `laws`.
 
 mod laws;
+mod played;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
