@@ -9,13 +9,14 @@ use anyhow::Context as _;
 use tokio::time::Instant;
 
 use super::parts::Parts;
+use super::topology;
 use super::world::World;
 use crate::cluster::port::Facts;
 use crate::cluster::{ShutdownMode, ShutdownOrder, shutdown, startup};
 use crate::control::{Handle, Reply, Request, RunRecord, View};
-use crate::report::{self, Subject, TriggerReading};
+use crate::report::{self, Aftermath, Subject, TriggerReading};
 use crate::runbook::Status;
-use crate::site::{Cause, DomainName, NodeName, Now, OnTrigger, RunId, Step};
+use crate::site::{Cause, Claim, DomainName, NodeName, Now, OnTrigger, RunId, Step, Verdict};
 
 /// The battery runs: what cannot be seen of the cluster within this time is planned without.
 const COLLECT_WITHIN: Duration = Duration::from_secs(3);
@@ -24,6 +25,7 @@ const POWER_OFF_WITHIN: Duration = Duration::from_secs(10);
 const POWER_OFF_ATTEMPTS: u32 = 6;
 /// A disk that hangs does not keep this host from powering off.
 const REPORT_WITHIN: Duration = Duration::from_secs(3);
+const READ_WITHIN: Duration = Duration::from_secs(1);
 const LOCKS_WITHIN: Duration = Duration::from_secs(1);
 
 /// A shutdown that a failing UPS wants.
@@ -102,21 +104,42 @@ pub async fn collected(parts: &Parts, within: Duration) -> Facts {
     seen.unwrap_or_else(|why| Facts { unseen: vec![why], ..Facts::default() })
 }
 
-/// The story of a run that has ended, into the log; a shutdown's report, into the state directory too.
+/// The story of a run that has ended, into the log; a shutdown's report, into the state directory too. One that was reported before
+/// metisd was restarted is not told again.
 pub async fn report(world: &World, view: &View, record: &RunRecord, message_id: &str) {
+    let kind = record.run.book.kind.as_str();
+    let path = world.settings().daemon.state_dir.join(format!("last-{kind}-report.json"));
+    let has_file = matches!(kind, shutdown::KIND | startup::KIND);
+    if has_file && is_reported(&path, record).await {
+        return;
+    }
     let (now, started, ended) = (world.now(), record.started, record.ended.unwrap_or(record.started));
     let RunRecord { id, run, requester, cause, settings, boot_id, reason, .. } = record;
     let locks = locks(world, record).await;
     let locks = locks.as_slice();
     let (trigger, ended_boot) = (trigger(view, record), ended_boot(&now, record, ended));
     let trigger = trigger.as_ref();
-    let report =
-        report::report(&Subject { id, run, requester, cause, trigger, settings, boot_id, started, ended, ended_boot, reason, locks });
+    let (topology, online, claims) = (topology::of(&world.settings(), &world.host_name), online(view), claims_of(view, id));
+    let after = Aftermath { topology: &topology, online: &online, claims: &claims };
+    let report = report::report(&Subject {
+        id,
+        run,
+        requester,
+        cause,
+        trigger,
+        settings,
+        boot_id,
+        started,
+        ended,
+        ended_boot,
+        reason,
+        locks,
+        after,
+    });
     tracing::info!(metis.run = %id, message_id, "{}", report.story());
-    if !matches!(run.book.kind.as_str(), shutdown::KIND | startup::KIND) {
+    if !has_file {
         return;
     }
-    let path = world.settings().daemon.state_dir.join(format!("last-{}-report.json", run.book.kind));
     let write = tokio::task::spawn_blocking(move || {
         let text = serde_json::to_vec_pretty(&report).context("a report as JSON")?;
         replace(&path, &text).with_context(|| format!("writing {}", path.display()))
@@ -145,6 +168,15 @@ async fn locks(world: &World, record: &RunRecord) -> Vec<String> {
     held.into_iter().map(|lock| format!("powered off past the lock of {lock}")).collect()
 }
 
+/// Whether the file tells of that run already; a journal that was begun anew gives the same numbers again.
+async fn is_reported(path: &Path, record: &RunRecord) -> bool {
+    let path = path.to_owned();
+    let read = tokio::task::spawn_blocking(move || std::fs::read(path));
+    let Ok(Ok(Ok(text))) = tokio::time::timeout(READ_WITHIN, read).await else { return false };
+    let told: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+    told["run"] == record.id.as_str() && serde_json::to_value(record.started).is_ok_and(|started| told["span"]["started"] == started)
+}
+
 /// The newest reading that one of the domains was shed for.
 fn trigger(view: &View, record: &RunRecord) -> Option<TriggerReading> {
     let Cause::Ups { domains } = &record.cause else { return None };
@@ -155,6 +187,15 @@ fn trigger(view: &View, record: &RunRecord) -> Option<TriggerReading> {
         runtime_seconds: trigger.runtime.map(|left| left.as_secs()),
         budget_seconds: trigger.budget.as_secs(),
     })
+}
+
+fn online(view: &View) -> BTreeSet<DomainName> {
+    let online = view.domains.iter().filter(|(_, belief)| belief.verdict == Verdict::Online);
+    online.map(|(domain, _)| domain.clone()).collect()
+}
+
+fn claims_of(view: &View, run: &RunId) -> Vec<Claim> {
+    view.claims.iter().filter(|record| record.run == *run).map(|record| record.claim.clone()).collect()
 }
 
 /// Boot time at which a run of this boot ended; it was a moment ago.
@@ -173,18 +214,33 @@ fn replace(path: &Path, text: &[u8]) -> std::io::Result<()> {
     file.persist(path).map(drop).map_err(|error| error.error)
 }
 
-/// Orders this host's own power-off: the run is recorded, nothing else is left to do.
-pub async fn power_off(world: Arc<World>, run: RunId, node: NodeName, delay: Duration) {
+/// Orders this host's own power-off: the run is recorded, nothing else is left to do. That the order was taken is recorded after it: a
+/// metisd that is killed in between is followed by one that gives it again.
+pub async fn power_off(world: Arc<World>, handle: Handle, run: RunId, node: NodeName, delay: Duration) {
+    let ordered = order_power_off(&world, &run, &node, delay).await;
+    if ordered.is_ok() {
+        tracing::info!(metis.run = %run, "{node}, this host, powers off in {} s", delay.as_secs());
+    }
+    if let Err(error) = handle.request(Request::Farewell { run: run.clone(), trouble: ordered.err() }).await {
+        tracing::error!(metis.run = %run, "what became of this host's power-off could not be recorded: {error}");
+    }
+}
+
+async fn order_power_off(world: &World, run: &RunId, node: &NodeName, delay: Duration) -> Result<(), String> {
     let parts = world.parts().await;
-    for attempt in 1..=POWER_OFF_ATTEMPTS {
-        let ordered = match parts.host(&node) {
+    let mut attempt = 1;
+    loop {
+        let ordered = match parts.host(node) {
             Ok(host) => parts.hosts.power_off(host, delay, POWER_OFF_WITHIN).await.map_err(|error| error.to_string()),
             Err(why) => Err(why),
         };
         match ordered {
-            Ok(()) => return tracing::info!(metis.run = %run, "{node}, this host, powers off in {} s", delay.as_secs()),
-            Err(why) => tracing::error!(metis.run = %run, "{node}, this host, cannot be ordered to power off (attempt {attempt}): {why}"),
+            Err(why) if attempt < POWER_OFF_ATTEMPTS => {
+                tracing::error!(metis.run = %run, "{node}, this host, cannot be ordered to power off (attempt {attempt}): {why}");
+            }
+            ended => return ended,
         }
+        attempt += 1;
         tokio::time::sleep(ASK_AGAIN).await;
     }
 }

@@ -35,7 +35,7 @@ pub async fn effects(mut orders: mpsc::UnboundedReceiver<Effect>, world: Arc<Wor
                     jobs.spawn(startup::come_back(Arc::clone(&world), handle.clone(), because));
                 }
                 Some(Effect::PowerOffThisHost { run, node, delay }) => {
-                    jobs.spawn(outage::power_off(Arc::clone(&world), run, node, delay));
+                    jobs.spawn(outage::power_off(Arc::clone(&world), handle.clone(), run, node, delay));
                 }
                 None => break,
             },

@@ -7,6 +7,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+mod off;
+
 use super::claims::{claim, held, release};
 use super::parts::Parts;
 use super::perform::{failed, permanent};
@@ -357,17 +359,6 @@ impl Attempt<'_> {
         hosts.run(host, &root(&[KILLALL]), left).await.map_err(of_host)?;
         hosts.run(host, &root(&["sync"]), self.left()).await.map_err(of_host)?;
         Ok("nothing of k3s runs any more; caches are written".to_owned())
-    }
-
-    async fn power_off(&self, node: &NodeName) -> Done {
-        let host = self.host(node)?;
-        // Not knowing who blocks must not hold it, nor take the time for it.
-        let locks = self.parts.hosts.blockers(host, self.left() / 4).await.unwrap_or_default();
-        self.parts.hosts.power_off(host, Duration::ZERO, self.left()).await.map_err(of_host)?;
-        for lock in locks {
-            self.tell(format!("powered off past the lock of {lock}")).await;
-        }
-        Ok("took the order to power off".to_owned())
     }
 }
 

@@ -148,10 +148,20 @@ impl Attempt<'_> {
             Ok(host) => host,
             Err(why) => return Judged::CannotTell(why),
         };
-        match self.parts.hosts.probe(host, self.left()).await {
-            Ok(()) => Judged::Ready(format!("{node} is on and lets us in")),
-            Err(error) => Judged::NotReady { why: error.to_string(), done: 0 },
+        if let Err(error) = self.parts.hosts.probe(host, self.left()).await {
+            return Judged::NotReady { why: error.to_string(), done: 0 };
         }
+        match self.release_power(node).await {
+            Ok(()) => Judged::Ready(format!("{node} is on and lets us in")),
+            Err(error) => Judged::CannotTell(error.detail().to_owned()),
+        }
+    }
+
+    /// It was powered off by an earlier run, and is on.
+    async fn release_power(&self, node: &NodeName) -> Result<(), StepResult> {
+        let object = ObjectRef::new("Host", "", node.as_str());
+        let held = held_by_any(self.handle, Change::PoweredOff).contains(&object);
+        if held { self.release(vec![object], "on again").await } else { Ok(()) }
     }
 
     fn platform(&self) -> Result<&Arc<dyn Platform>, String> {

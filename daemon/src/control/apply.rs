@@ -100,6 +100,8 @@ fn apply_to_claims(state: &mut State, id: &RunId, fact: &Fact, stamp: &Stamp) {
         Fact::Claimed { step, claims, .. } => {
             for claim in claims {
                 let same = |record: &ClaimRecord| record.claim.object == claim.object && record.claim.change == claim.change;
+                // It was not so when it was claimed: what an earlier run did to it, others have undone.
+                state.claims.retain(|record| !same(record) || record.run == *id);
                 if !state.claims.iter().any(same) {
                     let (claim, run, step) = (claim.clone(), id.clone(), step.clone());
                     state.claims.push(ClaimRecord { claim, run, step, at: stamp.now.wall, marked: None });

@@ -4,8 +4,8 @@ use super::decide::Order;
 use super::draft::Draft;
 use super::takeover::Kind;
 use super::{Fact, Life, RunRecord, State};
-use crate::runbook::Outcome;
-use crate::site::{BootId, Cause, OnBoot, Verdict};
+use crate::runbook::{Outcome, Status};
+use crate::site::{BootId, Cause, OnBoot, Step, Verdict};
 
 /// The daemon's new life begins; `before`: the life that ended.
 pub(super) fn at_start(draft: &mut Draft<'_>, before: Option<&Life>) {
@@ -28,7 +28,7 @@ pub(super) fn consider(draft: &mut Draft<'_>) {
     if on_boot(state) == OnBoot::Never || state.startup_wanted.is_some() || state.stopping() {
         return;
     }
-    let Some(newest) = newest(state).filter(|record| !goes_off(state, record, &draft.now.boot_id)) else { return };
+    let Some(newest) = newest(state).filter(|record| !goes_off(record, &draft.now.boot_id)) else { return };
     let online = |domain| state.domains.get(domain).is_some_and(|belief| belief.verdict == Verdict::Online);
     let mains_are_back = matches!(&newest.cause, Cause::Ups { domains } if domains.iter().all(online));
     if let Some(because) = after_outage(state).filter(|_| mains_are_back) {
@@ -58,9 +58,10 @@ fn newest(state: &State) -> Option<&RunRecord> {
     state.runs.iter().rev().find(concerned).map(AsRef::as_ref)
 }
 
-/// This host is on its way off: its next boot is the one that starts the cluster.
-fn goes_off(state: &State, record: &RunRecord, boot: &BootId) -> bool {
-    state.farewell.as_ref() == Some(&record.id) && record.boot_id == *boot
+/// This host is on its way off, or is about to be told: its next boot is the one that starts the cluster.
+pub(super) fn goes_off(record: &RunRecord, boot: &BootId) -> bool {
+    let mut steps = record.run.book.steps().filter(|step| matches!(step.action, Step::PowerOffThisHost { .. }));
+    record.boot_id == *boot && steps.any(|step| record.run.status(&step.id) == Status::Done)
 }
 
 /// A stop that a UPS caused and that went past its point of no return; a start-up that went down with its host.

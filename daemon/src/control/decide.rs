@@ -139,6 +139,10 @@ fn meaning(draft: &mut Draft<'_>, event: &Event) -> Option<Reply> {
             draft.add(Fact::Collected { run: run.clone(), blob: blob.clone() });
             return Some(Reply::Noted);
         }
+        Event::Asked(Request::Farewell { run, trouble }) => {
+            draft.add(Fact::FarewellOrdered { run: run.clone(), trouble: trouble.clone() });
+            return Some(Reply::Noted);
+        }
         Event::Asked(Request::Arm { requester, mode }) => return Some(request::arm(draft, requester, *mode)),
         Event::Asked(Request::Disarm { requester }) => {
             if draft.state.armed.is_some() {

@@ -129,7 +129,6 @@ impl<'a> Draft<'a> {
             _ => None,
         });
         if let Some((node, delay)) = last {
-            self.add(Fact::FarewellOrdered { run: id.clone() });
             self.orders.push(Order::PowerOffThisHost { run: id.clone(), node, delay });
         }
     }

@@ -187,6 +187,13 @@ pub enum Request {
         /// SHA-256 of the blob.
         blob: String,
     },
+    /// Record that this host took the order to power off, or that it is given up.
+    Farewell {
+        /// At the end of this run.
+        run: RunId,
+        /// Why it is given up.
+        trouble: Option<String>,
+    },
     /// Act upon triggers from now on.
     Arm {
         /// Who asks, for people.

@@ -206,10 +206,13 @@ pub enum Fact {
         /// SHA-256 of the blob in the journal's store.
         blob: String,
     },
-    /// The run is recorded as ended; now this host is ordered to power off.
+    /// The run is recorded as ended, and this host took the order to power off. Not recorded before: what was not taken is ordered again.
     FarewellOrdered {
         /// At the end of this run.
         run: RunId,
+        /// Why the order was not taken, and is not given again.
+        #[serde(default)]
+        trouble: Option<String>,
     },
     /// The cluster is to be started, without a person.
     StartupWanted {

@@ -281,6 +281,10 @@ impl<L: FactLog, N: Fn() -> Now + Send + 'static> Mailbox<L, N> {
             self.keep(&decision.facts, &now).await;
         }
         let Decision { orders, reply, .. } = decision;
+        // Whoever carries them out looks at the view, and may do so before this loop turns.
+        if !orders.is_empty() {
+            self.publish();
+        }
         self.carry_out(orders, &now);
         self.checkpoint(&now).await;
         reply

@@ -14,6 +14,7 @@ pub(super) fn recover(draft: &mut Draft<'_>, version: &str, settings: &Adopted, 
     if !rejected.is_empty() {
         draft.add(Fact::SettingsRejected { errors: rejected.to_vec() });
     }
+    report_again(draft);
     let left: Vec<RunId> = draft.state.active().map(|record| record.id.clone()).collect();
     for run in left {
         take_up(draft, &run);
@@ -21,6 +22,15 @@ pub(super) fn recover(draft: &mut Draft<'_>, version: &str, settings: &Adopted, 
     outage::want_shutdown(draft);
     say_farewell_again(draft);
     comeback::at_start(draft, before.as_ref());
+}
+
+/// metisd may have stopped, or this host have gone, between the record of a shutdown's end and its report. Who reports knows whether it is
+/// written already.
+fn report_again(draft: &mut Draft<'_>) {
+    let newest = draft.state.runs.iter().rev().find(|record| Kind::of(&record.run.book.kind) == Some(Kind::Shutdown));
+    if let Some(id) = newest.filter(|record| record.run.outcome.is_some()).map(|record| record.id.clone()) {
+        draft.report(&id);
+    }
 }
 
 /// The run was recorded, and metisd stopped before this host was ordered to power off.
@@ -37,8 +47,9 @@ pub(super) fn this_host(draft: &mut Draft<'_>, goes_down: bool) {
     if !goes_down && known {
         draft.add(Fact::HostStays);
     } else if goes_down && !known {
-        let ordered = draft.state.farewell.as_ref().and_then(|id| draft.state.run(id));
-        let by = ordered.filter(|record| record.boot_id == draft.now.boot_id).map(|record| record.id.clone());
+        // It goes as soon as it took the order, which may be heard before that is recorded.
+        let newest = draft.state.runs.iter().rev().find(|record| Kind::of(&record.run.book.kind) == Some(Kind::Shutdown));
+        let by = newest.filter(|record| comeback::goes_off(record, &draft.now.boot_id)).map(|record| record.id.clone());
         let runs = draft.state.active().map(|record| record.id.clone()).collect();
         draft.add(Fact::HostGoesDown { by, runs });
     }

@@ -43,8 +43,11 @@ impl Fact {
             }
             Self::LeaseMarked { object, because, .. } => format!("{object} needs a person: {because}"),
             Self::Collected { blob, .. } => format!("state of the cluster recorded as blob {}", short(blob)),
-            Self::FarewellOrdered { .. } => "recorded; this host is ordered to power off".to_owned(),
             Self::StartupWanted { because } => format!("the cluster is to be started: {because}"),
+            Self::FarewellOrdered { trouble: None, .. } => "recorded; this host took the order to power off".to_owned(),
+            Self::FarewellOrdered { trouble: Some(why), .. } => {
+                format!("recorded; this host stays on, it did not take the order to power off: {why}")
+            }
             Self::Armed { requester, mode } => format!("armed by {requester}: a trigger leads to {}", on_trigger(*mode)),
             Self::Disarmed { requester } => format!("disarmed by {requester}: a trigger is only recorded"),
             Self::RunHeld { because, .. } => format!("nothing new is started {because}"),
@@ -105,6 +108,7 @@ fn change(change: Change) -> &'static str {
         Change::Suspended => "suspended",
         Change::Cordoned => "cordoned",
         Change::Stopped => "stopped",
+        Change::PoweredOff => "powered off",
     }
 }
 
@@ -168,7 +172,7 @@ fn ended(status: Status) -> &'static str {
 
 fn level(told: &Told) -> Level {
     match &told.fact {
-        Fact::TriggerDecided { .. } | Fact::JournalDegraded { .. } => Level::ERROR,
+        Fact::TriggerDecided { .. } | Fact::JournalDegraded { .. } | Fact::FarewellOrdered { trouble: Some(_), .. } => Level::ERROR,
         Fact::RunEnded { outcome, .. } => match outcome {
             Outcome::Done | Outcome::Cancelled => Level::INFO,
             Outcome::Degraded | Outcome::Interrupted => Level::WARN,

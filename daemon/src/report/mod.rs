@@ -12,11 +12,13 @@ use serde::Serialize;
 use crate::runbook::{Outcome, Phase, PlannedStep, Run, Status};
 use crate::site::{BootId, Cause, NodeName, RunId, SettingsDigest, Step};
 
+mod left;
 mod story;
 #[cfg(test)]
 mod tests;
 mod timing;
 
+pub use left::Aftermath;
 pub use timing::{Timing, timings};
 
 /// Version of the file's fields.
@@ -49,6 +51,8 @@ pub struct Subject<'a> {
     pub reason: &'a str,
     /// Who holds a lock against this host's power-off, which it ordered at its end.
     pub locks: &'a [String],
+    /// What it leaves behind.
+    pub after: Aftermath<'a>,
 }
 
 /// What was read when a UPS was the reason.
@@ -105,6 +109,10 @@ pub struct Report {
     pub abandoned: BTreeMap<NodeName, String>,
     /// Locks against a power-off (block mode of systemd-inhibit(1)) that were passed over: host → who held them and why.
     pub overridden_locks: BTreeMap<NodeName, Vec<String>>,
+    /// Hosts that took the order to power off, or may have taken it: name → how it comes back.
+    pub powered_off: BTreeMap<NodeName, String>,
+    /// What it changed and has not undone when it ended: `suspended`, `cordoned`, `stopped`, `powered-off` → objects.
+    pub left: BTreeMap<&'static str, Vec<String>>,
     /// What was said before it began.
     pub warnings: Vec<String>,
 }
@@ -201,6 +209,8 @@ pub fn report(subject: &Subject<'_>) -> Report {
         hosts: by_host(phases.iter().chain(&undone)),
         abandoned: if run.cancel.is_some() { BTreeMap::new() } else { abandoned(run) },
         overridden_locks: overridden_locks(subject),
+        powered_off: left::off(run, &subject.after),
+        left: left::left(subject.after.claims),
         phases,
         undone,
         warnings: book.warnings.clone(),

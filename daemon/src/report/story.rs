@@ -1,5 +1,7 @@
 //! A run in one paragraph for the log.
 
+use std::collections::BTreeMap;
+
 use super::{Report, Span, StepReport};
 use crate::runbook::Status;
 
@@ -30,6 +32,14 @@ impl Report {
         story += &part("Rungs", rungs.map(|step| format!("{}: {}", step.title, step.milestones.join("; "))).collect());
         story += &part("Locks", self.overridden_locks.iter().map(|(host, locks)| format!("{host}: {}", locks.join("; "))).collect());
         story += &part("Left behind", self.abandoned.iter().map(|(host, why)| format!("{host} ({why})")).collect());
+        let mut ways: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (host, how) in &self.powered_off {
+            ways.entry(how).or_default().push(host.as_str());
+        }
+        let ways: Vec<_> = ways.into_iter().map(|(how, hosts)| format!("{} come back {how}", hosts.join(", "))).collect();
+        story += &part("Off", ways.into_iter().reduce(|all, one| format!("{all}; {one}")).into_iter().collect());
+        let held = self.left.iter().filter(|(change, _)| matches!(**change, "suspended" | "cordoned"));
+        story += &part("Not undone", held.map(|(change, objects)| format!("{} ({change})", objects.join(", "))).collect());
         story += &part("Never begun", self.steps().filter(|step| never_begun(step)).map(|step| step.title.clone()).collect());
         story + "."
     }

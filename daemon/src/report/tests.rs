@@ -1,7 +1,10 @@
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
+
 use super::story::words;
 use super::*;
 use crate::runbook::{Mode, OnFailure, Runbook};
-use crate::site::{K3sRole, StepId};
+use crate::site::{Change, Claim, DomainName, K3sRole, ObjectRef, StepId, Topology};
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + seconds).unwrap()
@@ -26,6 +29,13 @@ fn walk(run: &mut Run<Step>, step: &str, attempt: u32, from: i64, to: i64, statu
     run.settled(&id, status, detail, boot, at(to));
 }
 
+/// Nothing changed, no host off.
+fn nothing() -> Aftermath<'static> {
+    static TOPOLOGY: LazyLock<Topology> = LazyLock::new(Topology::default);
+    static ONLINE: BTreeSet<DomainName> = BTreeSet::new();
+    Aftermath { topology: &TOPOLOGY, online: &ONLINE, claims: &[] }
+}
+
 fn reported(run: &Run<Step>, ended: i64, reason: &str) -> Report {
     report(&Subject {
         id: &RunId::new("burn-17"),
@@ -40,6 +50,7 @@ fn reported(run: &Run<Step>, ended: i64, reason: &str) -> Report {
         ended_boot: None,
         reason,
         locks: &[],
+        after: nothing(),
     })
 }
 
@@ -129,7 +140,7 @@ fn shutdown() -> Run<Step> {
     run
 }
 
-fn outage(run: &Run<Step>, ended: i64, reason: &str) -> Report {
+fn outage(run: &Run<Step>, ended: i64, reason: &str, claims: &[Claim]) -> Report {
     let trigger = TriggerReading {
         at: at(-1),
         because: "pyrphoros@localhost is on battery with 110 s of runtime left, 110 s are needed (1.10 x 100 s budget)".into(),
@@ -149,7 +160,12 @@ fn outage(run: &Run<Step>, ended: i64, reason: &str) -> Report {
         ended_boot: Some(Duration::from_secs(ended.unsigned_abs())),
         reason,
         locks: &[],
+        after: Aftermath { claims, ..nothing() },
     })
+}
+
+fn suspended(name: &str) -> Claim {
+    Claim { object: ObjectRef::new("Kustomization", "flux-system", name), change: Change::Suspended, expires: None }
 }
 
 #[test]
@@ -164,7 +180,7 @@ fn a_shutdown_that_left_a_host_behind() {
     walk(&mut run, "stop.titan-15", 4, 53, 80, Status::Abandoned, "no route to host");
     walk(&mut run, "stop.titan-0a", 1, 80, 88, Status::Done, "");
     run.finished(Outcome::Degraded);
-    let report = outage(&run, 88, "titan-15: stop k3s: no route to host");
+    let report = outage(&run, 88, "titan-15: stop k3s: no route to host", &[suspended("root"), suspended("apps")]);
     insta::assert_snapshot!(report.story());
     insta::assert_yaml_snapshot!(report);
 }
@@ -178,7 +194,7 @@ fn a_shutdown_that_was_undone() {
     walk(&mut run, "uncordon.titan-13", 1, 10, 11, Status::Done, "");
     walk(&mut run, "flux.resume", 3, 11, 30, Status::Failed, "no API server answered");
     run.finished(Outcome::Cancelled);
-    let report = outage(&run, 30, "the mains are back; not undone: resume Flux: no API server answered");
+    let report = outage(&run, 30, "the mains are back; not undone: resume Flux: no API server answered", &[suspended("root")]);
     insta::assert_snapshot!(report.story());
     assert!(report.abandoned.is_empty() && report.margin_seconds.is_none(), "undoing has no deadline, and nothing was to be stopped");
     assert_eq!(report.undone[0].steps.len(), 2);
@@ -243,6 +259,7 @@ fn locks_that_were_passed_over_are_named_by_host() {
             ended_boot: None,
             reason: "",
             locks,
+            after: nothing(),
         })
     };
     let report = of(&["powered off past the lock of `db` (process 5, user 0): a backup".to_owned()]);

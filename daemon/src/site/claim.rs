@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// A Kubernetes object by name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ObjectRef {
-    /// e.g. `Kustomization`, `HelmRelease`, `Node`, `K3sUnit` (a host's unit).
+    /// e.g. `Kustomization`, `HelmRelease`, `Node`, `K3sUnit` (a host's unit), `Host`.
     pub kind: String,
     /// Empty where it has none.
     pub namespace: String,
@@ -43,6 +43,20 @@ pub enum Change {
     Cordoned,
     /// Its unit was stopped.
     Stopped,
+    /// It was told to power off.
+    PoweredOff,
+}
+
+impl Change {
+    /// `suspended`, `cordoned`, `stopped` or `powered-off`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Suspended => "suspended",
+            Self::Cordoned => "cordoned",
+            Self::Stopped => "stopped",
+            Self::PoweredOff => "powered-off",
+        }
+    }
 }
 
 /// A change that metis is about to make: the object was not so before.

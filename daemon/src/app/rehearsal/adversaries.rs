@@ -41,8 +41,8 @@ async fn outage_against(faults: &[Fault]) {
     rehearsal.arm(OnTrigger::HostPoweroff).await;
     rehearsal.outage(RUNTIME, None, ended).await;
     assert!(rehearsal.elapsed() < Duration::from_secs(RUNTIME), "{faults:?}: it took {:?}", rehearsal.elapsed());
-    let report = rehearsal.report();
     tokio::time::sleep(Duration::from_secs(60)).await;
+    let report = rehearsal.report();
     let model = rehearsal.site.model();
     let lost: Vec<_> = faults.iter().filter_map(beyond_reach).collect();
     for name in HOSTS {

@@ -137,7 +137,7 @@ async fn a_host_that_is_left_out_keeps_its_cordon_and_the_run_ends_degraded() {
     let model = rehearsal.site.model();
     assert!(model.nodes["titan-15"].unschedulable && !model.nodes["titan-13"].unschedulable);
     let held: Vec<_> = rehearsal.handle.view().claims.iter().map(|record| record.claim.object.to_string()).collect();
-    assert_eq!(held, ["Node/titan-15", "K3sUnit/titan-15"], "known, and due at the next start-up");
+    assert_eq!(held, ["Node/titan-15", "K3sUnit/titan-15", "Host/titan-15"], "known, and due at the next start-up");
 }
 
 #[tokio::test(start_paused = true)]

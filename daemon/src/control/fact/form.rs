@@ -100,7 +100,7 @@ impl Fact {
             | Self::LeaseRenewed { run, .. }
             | Self::LeaseMarked { run, .. }
             | Self::Collected { run, .. }
-            | Self::FarewellOrdered { run }
+            | Self::FarewellOrdered { run, .. }
             | Self::RunHeld { run, .. }
             | Self::RunReleased { run }
             | Self::StepStarted { run, .. }

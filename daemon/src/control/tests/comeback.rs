@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::support::*;
 use crate::control::{Event, Order, Request, State};
-use crate::runbook::{PlannedStep, Runbook};
+use crate::runbook::{Phase, PlannedStep, Runbook};
 use crate::site::{BootId, Cause, DomainName, K3sRole, Now, OnBoot, Step, Verdict};
 
 fn begins(on_boot: OnBoot) -> Event {
@@ -107,4 +107,17 @@ fn in_one_life_it_is_wanted_once_the_shutdown_has_ended_and_the_mains_are_back()
     assert_eq!(wanted_in_life(&failed).startup_wanted, None, "one that failed is a person's");
     let by_person = [life[0].clone(), ask("shutdown", Cause::Person), life[3].clone(), online(Verdict::Online)];
     assert_eq!(wanted_in_life(&by_person).startup_wanted, None, "a stop that a person planned stays");
+}
+
+/// Between the end of the run and the word that this host took the order it must not be forgotten that it goes off.
+#[test]
+fn a_host_that_is_about_to_go_off_starts_nothing() {
+    let farewell = Step::PowerOffThisHost { node: "titan-db".into(), delay: Duration::from_secs(5) };
+    let mut book = cluster_run("shutdown");
+    book.phases.push(Phase::serial("this host", vec![PlannedStep::act("farewell", "power off", farewell, Duration::from_secs(60))]));
+    let asked = Event::Asked(Request::Admit { requester: "ada".into(), runbook: book, cause: ups(), within: None });
+    let life =
+        [online(Verdict::Critical), asked, online(Verdict::Online), finished("shutdown-1", "stop", 1, done()), online(Verdict::Online)];
+    let state = wanted_in_life(&life);
+    assert_eq!((state.startup_wanted, state.farewell), (None, None), "not taken yet");
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::support::{World, cancel, done, finished, now, recovered};
+use super::support::{World, cancel, done, finished, now, recovered, simple};
 use crate::control::{Event, Fact, Order, Reply, Request};
 use crate::runbook::{Outcome, Phase, PlannedStep, Runbook, Status};
 use crate::site::{Cause, Change, Claim, DomainName, K3sRole, NodeName, ObjectRef, OnTrigger, RunId, Step, StepId, Verdict};
@@ -60,6 +60,10 @@ fn planned(world: &World) -> Vec<BTreeSet<DomainName>> {
 
 fn farewells(world: &World) -> usize {
     world.orders.iter().filter(|order| matches!(order, Order::PowerOffThisHost { .. })).count()
+}
+
+fn farewell(run: &str, trouble: Option<&str>) -> Event {
+    Event::Asked(Request::Farewell { run: RunId::new(run), trouble: trouble.map(ToOwned::to_owned) })
 }
 
 fn cancelled(world: &World) -> usize {
@@ -139,13 +143,73 @@ fn the_end_is_recorded_before_this_host_is_powered_off_and_once() {
     assert_eq!(farewells(&world), 0);
     world.feed(&finished(&run, "stop", 1, done()), &now(26));
     assert_eq!(farewells(&world), 1);
+    world.feed(&farewell(&run, None), &now(26));
     let place = |wanted: fn(&Fact) -> bool| world.facts.iter().position(|(fact, _)| wanted(fact)).unwrap();
     assert!(place(|fact| matches!(fact, Fact::RunEnded { .. })) < place(|fact| matches!(fact, Fact::FarewellOrdered { .. })));
     let record = world.state.run(&RunId::new(run.as_str())).unwrap();
     assert_eq!((record.run.outcome, record.run.status(&StepId::new("farewell"))), (Some(Outcome::Done), Status::Done));
     assert!(!world.starts().iter().any(|(_, step)| step == "farewell"));
     world.feed(&recovered(), &now(27));
-    assert_eq!(farewells(&world), 1, "it was ordered before metisd stopped");
+    assert_eq!(farewells(&world), 1, "it took the order before metisd stopped");
+}
+
+/// Hours later somebody restarts metisd: the host must not go off under him.
+#[test]
+fn a_farewell_that_was_given_up_is_not_ordered_again() {
+    let mut world = armed(OnTrigger::HostPoweroff);
+    let run = world.admit(book("titan-db"), &now(20)).to_string();
+    world.feed(&finished(&run, "drain", 1, done()), &now(25));
+    world.feed(&finished(&run, "stop", 1, done()), &now(26));
+    world.feed(&farewell(&run, Some("no answer from logind")), &now(40));
+    world.feed(&recovered(), &now(7200));
+    assert_eq!(farewells(&world), 1);
+    let told = world.facts.iter().find(|(fact, _)| matches!(fact, Fact::FarewellOrdered { .. })).map(|(fact, _)| fact.message());
+    assert_eq!(told.as_deref(), Some("recorded; this host stays on, it did not take the order to power off: no answer from logind"));
+}
+
+/// Between the record of the end and the report there is a moment.
+#[test]
+fn a_shutdown_that_ended_is_reported_again_by_the_next_metisd() {
+    let reports = |world: &World| {
+        let ended = world.orders.iter().filter_map(|order| if let Order::Ended { run } = order { Some(run.to_string()) } else { None });
+        ended.collect::<Vec<_>>()
+    };
+    let mut world = armed(OnTrigger::HostPoweroff);
+    world.admit(simple("image"), &now(12));
+    world.feed(&finished("image-1", "image.stream", 1, done()), &now(13));
+    for (number, at) in [(2, 20), (3, 30)] {
+        let run = world.admit(book("titan-db"), &now(at)).to_string();
+        assert_eq!(run, format!("shutdown-{number}"));
+        world.orders.clear();
+        world.feed(&recovered(), &now(at + 1));
+        assert_eq!(reports(&world), Vec::<String>::new(), "it goes on");
+        world.feed(&finished(&run, "drain", 2, done()), &now(at + 2));
+        world.feed(&finished(&run, "stop", 1, done()), &now(at + 3));
+        assert_eq!(reports(&world), [run.as_str()]);
+        for boot in ["boot-a", "boot-b"] {
+            world.orders.clear();
+            world.feed(&recovered(), &crate::site::Now { boot_id: boot.into(), ..now(at + 4) });
+            assert_eq!(reports(&world), [run.as_str()], "in {boot}");
+        }
+    }
+}
+
+/// What an earlier run did to an object and others have undone does not keep a later one from undoing its own.
+#[test]
+fn a_claim_passes_to_the_run_that_changes_the_object_again() {
+    let mut world = World::started();
+    let object = ObjectRef::new("Kustomization", "flux-system", "core");
+    let claims = vec![Claim { object, change: Change::Suspended, expires: None }];
+    for at in [20, 30] {
+        let run = world.admit(book("titan-0a"), &now(at));
+        let step = StepId::new("drain");
+        let reply = world.feed(&Event::Asked(Request::Claim { run: run.clone(), step, claims: claims.clone() }), &now(at + 1));
+        assert_eq!(reply, Some(Reply::Noted));
+        assert_eq!(world.state.claims_of(&run).count(), 1);
+        assert_eq!(world.state.claims.len(), 1);
+        world.feed(&finished(run.as_str(), "drain", 1, done()), &now(at + 2));
+        world.feed(&finished(run.as_str(), "stop", 1, done()), &now(at + 3));
+    }
 }
 
 #[test]
@@ -298,7 +362,8 @@ fn the_end_that_a_run_ordered_is_told_from_that_of_somebody_else() {
     for (at, step) in [(21, "drain"), (22, "stop")] {
         world.feed(&finished(run.as_str(), step, 1, done()), &now(at));
     }
-    assert_eq!(world.state.farewell.as_ref(), Some(&run));
+    // It may be heard of before it is recorded that the order was taken.
+    assert_eq!(world.state.farewell, None);
     this_host(&mut world, true, 30);
     assert_eq!(last(&world), &Fact::HostGoesDown { by: Some(run.clone()), runs: Vec::new() });
     assert_eq!(last(&world).message(), format!("this host goes down, as {run} ordered"));
