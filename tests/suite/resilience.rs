@@ -4,9 +4,13 @@
 
 mod resilience {
     mod burn;
+    mod case;
     mod clock;
     mod disk;
+    mod ended;
     mod journal;
     mod lab;
     mod outage;
+    mod shutdown;
+    mod site;
 }

@@ -214,8 +214,12 @@ impl Outage {
 
     /// Simulated time passes `speed` times as fast. The battery is low after 10 minutes and empty after 200.
     pub fn new(speed: f64) -> Self {
+        Self::with(BatteryModel { capacity_wh: 100.0, load_w: 30.0, rated_w: 900.0, charger_w: 5000.0, low_percent: 95.0 }, speed)
+    }
+
+    /// With another battery.
+    pub fn with(model: BatteryModel, speed: f64) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let model = BatteryModel { capacity_wh: 100.0, load_w: 30.0, rated_w: 900.0, charger_w: 5000.0, low_percent: 95.0 };
         let ups = SimulatedUps { name: Self::UPS.to_owned(), battery: Battery::new(model) };
         let server = runtime.block_on(NutServer::start(vec![ups], BTreeMap::new(), speed)).unwrap();
         Self { server: Mutex::new(server), runtime }
@@ -223,11 +227,16 @@ impl Outage {
 
     /// Section `power` for it: every poll counts at once.
     pub fn config(&self) -> String {
-        let ups = format!("{}@127.0.0.1:{}", Self::UPS, self.server.lock().unwrap().address().port());
+        let ups = self.ups();
         format!(
             "power: {{ poll_interval: 500ms, shutdown_budget: 5m, thresholds: {{ debounce_polls: 1 }}, upses: {{ \"{ups}\": {{}} }}, \
              domains: {{ rack: {{ upses: [\"{ups}\"], nodes: [{NODE}] }} }} }}\n"
         )
+    }
+
+    /// Its name in the configuration.
+    pub fn ups(&self) -> String {
+        format!("{}@127.0.0.1:{}", Self::UPS, self.server.lock().unwrap().address().port())
     }
 
     pub fn mains(&self, on: bool) {
