@@ -157,13 +157,6 @@ impl Attempt<'_> {
         }
     }
 
-    /// It was powered off by an earlier run, and is on.
-    async fn release_power(&self, node: &NodeName) -> Result<(), StepResult> {
-        let object = ObjectRef::new("Host", "", node.as_str());
-        let held = held_by_any(self.handle, Change::PoweredOff).contains(&object);
-        if held { self.release(vec![object], "on again").await } else { Ok(()) }
-    }
-
     fn platform(&self) -> Result<&Arc<dyn Platform>, String> {
         self.parts.platform.as_ref().map_err(Clone::clone)
     }

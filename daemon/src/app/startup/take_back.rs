@@ -15,6 +15,13 @@ use crate::runbook::StepResult;
 use crate::site::{Change, Judged, K3sRole, NodeName, ObjectRef};
 
 impl Attempt<'_> {
+    /// It was powered off by an earlier run, and is on.
+    pub(super) async fn release_power(&self, node: &NodeName) -> Result<(), StepResult> {
+        let object = ObjectRef::new("Host", "", node.as_str());
+        let held = held_by_any(self.handle, Change::PoweredOff).contains(&object);
+        if held { self.release(vec![object], "on again").await } else { Ok(()) }
+    }
+
     pub(super) async fn is_up(&self, node: &NodeName, role: K3sRole) -> StepResult {
         let (host, unit) = match self.host(node) {
             Ok(host) => (host, unit(role)),
