@@ -3,6 +3,7 @@
 
 mod adversaries;
 mod crash;
+mod cycle;
 mod evidence;
 mod order;
 mod site;

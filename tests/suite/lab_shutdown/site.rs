@@ -172,7 +172,7 @@ fn furnish(plane: &mut Plane, more: &str) -> anyhow::Result<[Actor; 2]> {
 }
 
 /// Waits until all of it runs.
-fn settled(plane: &Plane) -> anyhow::Result<()> {
+pub fn settled(plane: &Plane) -> anyhow::Result<()> {
     plane.kubectl(&["wait", "--for=condition=Available", "--timeout=60s", "deployment", "--all", "--all-namespaces"])?;
     plane.kubectl(&["rollout", "status", "--timeout=60s", "daemonset/exporter"])?;
     for (_, name) in VOLUMES {
