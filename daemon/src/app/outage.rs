@@ -115,7 +115,8 @@ pub async fn report(world: &World, view: &View, record: &RunRecord, message_id: 
     }
     let (now, started, ended) = (world.now(), record.started, record.ended.unwrap_or(record.started));
     let RunRecord { id, run, requester, cause, settings, boot_id, reason, .. } = record;
-    let locks = locks(world, record).await;
+    // Neither logind nor a kubeconfig on a disk that hangs keeps this host from powering off.
+    let locks = tokio::time::timeout(LOCKS_WITHIN, locks(world, record)).await.unwrap_or_default();
     let locks = locks.as_slice();
     let (trigger, ended_boot) = (trigger(view, record), ended_boot(&now, record, ended));
     let trigger = trigger.as_ref();

@@ -129,6 +129,17 @@ nodes:
     }
 
     #[test]
+    fn a_node_says_that_only_a_pod_reaches_it() {
+        let inventory = format!("{INVENTORY}  titan-19: {{ class: agent, host: {{ access: helper-pod, node_name: nineteen }} }}\n");
+        let main = MAIN.replace("user: metis-op,", "user: metis-op, helper_image: 'registry.lan/busybox:1',");
+        let settings = config::from_strs(&main, &inventory).unwrap_or_else(|errors| panic!("{errors:?}"));
+        let hosts = of(&settings, "titan-db").hosts;
+        let host = &hosts[&NodeName::new("titan-19")];
+        assert_eq!((host.access, host.node_name.as_str()), (Access::HelperPod, "nineteen"));
+        assert_eq!(hosts.values().filter(|host| host.access == Access::HelperPod).count(), 1);
+    }
+
+    #[test]
     fn this_host_is_found_by_name_or_host_name() {
         for (name, expected) in
             [("titan-db", "titan-db"), ("TITAN-DB", "titan-db"), ("titan-db.lan", "titan-db"), ("tethys", "titan-24"), ("elsewhere", "")]
