@@ -66,7 +66,8 @@ async fn over_ssh(site: &Hosts) {
     site[Role::Titan13].wait_for(10, "pgrep -fx 'sleep 4711' && systemctl is-active deaf.service").unwrap();
     let stopped = real.stop_unit(&first, "deaf.service", Duration::from_secs(9)).await.unwrap();
     assert_eq!(stopped, Stopped::Killed);
-    site[Role::Titan13].sh("test $(systemctl show -p ActiveState --value deaf.service) = failed; pgrep -fx 'sleep 4711'").unwrap();
+    // Which would hold the power-off below for as long as systemd asks it nicely.
+    site[Role::Titan13].sh("test $(systemctl show -p ActiveState --value deaf.service) = failed; pkill -KILL -fx 'sleep 4711'").unwrap();
     let error = real.start_unit(&first, "no-such-unit.service", LIMIT).await.unwrap_err();
     assert!(matches!(error, HostError::Failed(_)), "{error:?}");
 

@@ -87,7 +87,6 @@ impl Site {
     /// The control plane once more, on the data that it left, for a look at what is in it.
     pub fn look_back<T>(&self, look: impl FnOnce(&Plane) -> anyhow::Result<T>) -> T {
         let looked = self.hosts.cluster().with(|plane| {
-            plane.thaw()?;
             plane.resume()?;
             let looked = look(plane);
             plane.halt();
