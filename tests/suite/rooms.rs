@@ -9,7 +9,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("site", &[]),
     // The rooms' validated settings.
     ("config", &["api", "card", "cluster", "host", "power"]),
-    ("control", &["journal", "runbook", "power", "report"]),
+    // Of the cluster: how the plans of two shutdowns are joined (pure).
+    ("control", &["journal", "runbook", "power", "report", "cluster"]),
     // Plans are values of `runbook`; rules and adapters are its own.
     ("cluster", &["runbook"]),
     ("journal", &[]),

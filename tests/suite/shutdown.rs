@@ -24,7 +24,7 @@ nodes:
   titan-db: { class: outside, host: { address: localhost } }
   titan-0a: { class: server, host: { address: 127.0.0.2, returns: ac-cycle } }
   titan-13: { class: agent, host: { address: 127.0.0.3, returns: by-hand } }
-  titan-15: { class: agent, host: { address: 127.0.0.4, returns: wake-on-lan } }
+  titan-15: { class: agent, host: { address: 127.0.0.4, returns: wake-on-lan, mac: 00:1b:21:3a:4f:5e } }
 ";
 
 /// uid 65534 sees, 65533 burns.
@@ -193,6 +193,80 @@ fn a_shutdown_goes_on_without_its_watcher_and_says_how_to_attach_and_to_cancel()
     }
     let watched = daemon.ctl(&["run", "watch", "shutdown-1"]).unwrap();
     assert_eq!(watched.code, Some(5), "{watched:?}");
+}
+
+/// The report of the newest shutdown; it is written once the run has ended.
+fn report(daemon: &Daemon) -> serde_json::Value {
+    let file = daemon.path("state/last-shutdown-report.json");
+    for _ in 0..100 {
+        if let Ok(text) = std::fs::read(&file) {
+            return serde_json::from_slice(&text).unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    panic!("no report:\n{}", daemon.log());
+}
+
+/// The user's ssh, played by a script: it makes the local end of the socket and runs the remote command.
+const SSH: &str = "#!/bin/sh
+while [ $# -gt 0 ]; do
+  case \"$1\" in
+    -L) ln -s \"${2#*:}\" \"${2%%:*}\"; shift 2 ;;
+    -o) shift 2 ;;
+    --) shift; break ;;
+    *) shift ;;
+  esac
+done
+shift
+exec sh -c \"$*\"
+";
+
+#[test]
+fn of_two_requests_at_once_from_here_and_from_elsewhere_one_is_refused() {
+    let daemon = started("coordinator", ROLES);
+    std::fs::write(daemon.path("ssh"), SSH).unwrap();
+    std::fs::set_permissions(daemon.path("ssh"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", daemon.dir.path().display(), std::env::var("PATH").unwrap());
+    let ask = |arguments: &[&str]| {
+        let mut command = daemon.ctl_command(arguments);
+        command.env("PATH", &path).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let asked = [ask(&["shutdown", "--execute"]), ask(&["--host", "erika@titan-db", "shutdown", "--execute"])];
+    let answers = asked.map(|child| Answer::from(child.wait_with_output().unwrap()));
+    let mut codes: Vec<_> = answers.iter().map(|answer| answer.code).collect();
+    codes.sort_unstable();
+    assert_eq!(codes, [Some(3), Some(5)], "{answers:?}");
+    let refused = answers.iter().find(|answer| answer.code == Some(3)).unwrap();
+    assert!(refused.err.contains("run.busy: shutdown-1 (stop the cluster) is under way: it stops some of the same hosts"), "{refused:?}");
+    assert_eq!(runs(&daemon), 1);
+}
+
+#[test]
+fn a_failing_ups_raises_the_shutdown_that_is_under_way() {
+    if !require::root("raising a shutdown") || !nut::available("raising a shutdown") {
+        return;
+    }
+    hide_nut();
+    let nut = Nut::start(&["ups"], "", "").unwrap();
+    let daemon = started("coordinator", &power(&nut).replace("stop_timeout: 3s", "stop_timeout: 20s"));
+    daemon.until(Duration::from_secs(10), &["ups"], |ups| ups["upses"][0]["verdict"] == "online").unwrap();
+    assert_eq!(daemon.ctl(&["arm", "--mode", "host-poweroff"]).unwrap().code, Some(0));
+    let mut stop = daemon.ctl_command(&["shutdown", "--execute"]);
+    let stop = stop.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    daemon.until(Duration::from_secs(10), &["run", "list"], |runs| runs["runs"].as_array().is_some_and(|r| !r.is_empty())).unwrap();
+    nut.set("ups", &[("ups.status", "OB DISCHRG"), ("battery.runtime", "60"), ("battery.charge", "60")]).unwrap();
+    let followed: Answer = stop.wait_with_output().unwrap().into();
+    assert_eq!(followed.code, Some(5), "{followed:?}\n{}", daemon.log());
+    assert!(followed.err.contains("run.raised") && followed.err.contains("raised by the failing power of all"), "{followed:?}");
+    assert_eq!(runs(&daemon), 1);
+    let shown = daemon.ctl(&["run", "show", "last"]).unwrap();
+    assert!(shown.out.contains("by the failing power of all") && shown.out.contains("power off 3 hosts"), "{}", shown.out);
+    let report = report(&daemon);
+    assert_eq!((&report["raised"][0]["domains"][0], &report["cause"]["cause"]), (&"all".into(), &"person".into()), "{report:#}");
+    let named: Vec<_> = report["abandoned"].as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(named, ["titan-0a", "titan-13", "titan-15"]);
+    assert!(!report["phases"].to_string().contains("poweroff.titan-db"), "no UPS feeds this host: {report:#}");
 }
 
 fn standalone(daemon: &Daemon, arguments: &[&str]) -> Answer {

@@ -28,6 +28,8 @@ pub struct PlanView {
     pub unwind: Vec<PlanPhaseView>,
     /// Time that is left, where the site runs on battery.
     pub remaining_seconds: Option<f64>,
+    /// What it sets in motion goes on for so long after its last step.
+    pub tail_seconds: Option<f64>,
 }
 
 /// Steps that belong together.
@@ -143,6 +145,7 @@ impl From<v1::Plan> for PlanView {
             predicted_seconds: secs(p.predicted),
             unwind: p.unwind.into_iter().map(Into::into).collect(),
             remaining_seconds: secs(p.remaining),
+            tail_seconds: secs(p.tail),
         }
     }
 }

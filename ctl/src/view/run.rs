@@ -48,6 +48,21 @@ pub struct RunView {
     pub predicted_seconds: Option<f64>,
     /// By when it has to have ended.
     pub deadline: Option<Timestamp>,
+    /// Failing UPSes that it was raised for while it was under way, oldest first.
+    pub raised: Vec<RaisedView>,
+}
+
+/// That a run does what a failing UPS wants as well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RaisedView {
+    /// When.
+    pub at: Option<Timestamp>,
+    /// Who asked.
+    pub requested_by: String,
+    /// Power domains that were about to lose power.
+    pub domains: Vec<String>,
+    /// When the mains were back and the run went on as it was; null: it did not.
+    pub lowered: Option<Timestamp>,
 }
 
 /// Steps that belong together.
@@ -213,7 +228,22 @@ impl From<v1::Run> for RunView {
             committed: r.committed,
             predicted_seconds: secs(r.predicted),
             deadline: time(r.deadline),
+            raised: r.raised.into_iter().map(Into::into).collect(),
         }
+    }
+}
+
+impl From<v1::Raised> for RaisedView {
+    fn from(r: v1::Raised) -> Self {
+        Self { at: time(r.at), requested_by: r.requested_by, domains: r.domains, lowered: time(r.lowered) }
+    }
+}
+
+impl RaisedView {
+    fn line(&self, look: &Look) -> String {
+        let at = self.at.map_or_else(String::new, |t| format!("{} ", human::clock(t, look)));
+        let lowered = self.lowered.map(|t| format!("; the mains were back at {}, and it goes on as it was", human::clock(t, look)));
+        format!("{at}by {}{}", self.requested_by, lowered.unwrap_or_default())
     }
 }
 
@@ -372,6 +402,9 @@ impl RunDetailView {
         line("took", took(r.started, r.ended).map(|t| format!("{t}{}", r.expected())));
         line("by", r.requested_by.clone());
         line("cause", r.cause.as_deref().and_then(cause).map(str::to_owned));
+        for raised in &r.raised {
+            line("raised", Some(raised.line(look)));
+        }
         line("deadline", r.deadline.map(|t| human::when(t, look)));
         line("undo", r.undo());
         if r.phases.iter().any(|p| !p.steps.is_empty()) {

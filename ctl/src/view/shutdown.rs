@@ -6,7 +6,7 @@ use metis_proto::v1;
 use serde::Serialize;
 
 use super::plan::{PlanPhaseView, PlanStepView, PlanView};
-use super::word;
+use super::{text, word};
 use crate::human::{self, Look};
 use crate::output::{Tone, cell, table, toned};
 
@@ -38,6 +38,8 @@ pub struct HostEndView {
     pub domains: Vec<String>,
     /// metisd runs on it.
     pub this_host: bool,
+    /// MAC address that a magic packet wakes.
+    pub mac: Option<String>,
 }
 
 /// A mode as a word.
@@ -59,6 +61,7 @@ impl From<v1::HostEnd> for HostEndView {
             access: h.access,
             domains: h.domains,
             this_host: h.this_host,
+            mac: text(h.mac),
         }
     }
 }
@@ -113,6 +116,7 @@ impl ShutdownView {
                 (false, _) => ("stays on", plain("-")),
                 (true, "by-hand") => ("off", cell("a person presses its button", Tone::Warn)),
                 (true, "ac-cycle") => ("off", plain("by itself after a power cut")),
+                (true, "wake-on-lan") if h.mac.is_none() => ("off", cell("not by itself: no MAC address is known", Tone::Warn)),
                 (true, "wake-on-lan") => ("off", plain("by a magic packet")),
                 (true, other) => ("off", plain(other)),
             };
@@ -122,7 +126,10 @@ impl ShutdownView {
     }
 
     fn time(&self, look: &Look) -> String {
-        let about = self.plan.predicted_seconds.map_or_else(|| "an unknown time".to_owned(), human::seconds);
+        let mut about = self.plan.predicted_seconds.map_or_else(|| "an unknown time".to_owned(), human::seconds);
+        if let Some(tail) = self.plan.tail_seconds {
+            let _ = write!(about, ", and {} until the hosts are off", human::seconds(tail));
+        }
         let Some(left) = self.plan.remaining_seconds else {
             return format!("takes about {about}; no battery limits it");
         };

@@ -55,6 +55,7 @@ pub fn plan() -> v1::Plan {
         predicted: secs(68),
         unwind: vec![phase("undo", 8, 4, vec![step("node.uncordon", "titan-13", "uncordon titan-13", "kubectl uncordon titan-13", 2)])],
         remaining: secs(90),
+        tail: secs(20),
         ..v1::Plan::default()
     }
 }
@@ -68,6 +69,7 @@ pub fn hosts() -> Vec<v1::HostEnd> {
         access: if this_host { "local" } else { "ssh" }.into(),
         domains: vec!["pyrphoros".into()],
         this_host,
+        mac: String::new(),
     };
     vec![host("titan-13", "ac-cycle", false), host("titan-05", "by-hand", false), host("titan-db", "wake-on-lan", true)]
 }
@@ -122,8 +124,16 @@ pub fn run(phase: v1::Phase) -> v1::Run {
         cause: "ups".into(),
         committed: true,
         predicted: secs(68),
+        raised: vec![
+            raised(-76, "the failing power of statera", "statera", at(-75)),
+            raised(-72, "the failing power of pyrphoros", "pyrphoros", None),
+        ],
         ..v1::Run::default()
     }
+}
+
+fn raised(seconds: i64, by: &str, domain: &str, lowered: Option<prost_types::Timestamp>) -> v1::Raised {
+    v1::Raised { at: at(seconds), requested_by: by.into(), domains: vec![domain.into()], lowered }
 }
 
 pub fn cancel(execute: bool, too_late: bool) -> v1::CancelRunResponse {
@@ -219,7 +229,9 @@ fn an_execution_is_followed_to_its_end() {
         let ran = ctl(&fake.socket(), &["shutdown", "--execute"]);
         assert_eq!(ran.code, code, "{ran:?}");
         assert!(
-            ran.err.starts_with("shutdown-3: stop the site and power its hosts off\ntakes about 1 min 08 s; 1 min 30 s"),
+            ran.err.starts_with(
+                "shutdown-3: stop the site and power its hosts off\ntakes about 1 min 08 s, and 20 s until the hosts are off; 1 min 30 s"
+            ),
             "{}",
             ran.err
         );
@@ -238,6 +250,12 @@ fn a_run_of_hosts_has_a_time_line() {
     for line in ["took     1 min (expected about 1 min 08 s)", "cause    a UPS reading: an emergency"] {
         assert!(ran.out.lines().any(|l| l == line), "{line} is missing in\n{}", ran.out);
     }
+    let raised: Vec<_> = ran.out.lines().filter(|line| line.starts_with("raised ")).collect();
+    assert!(
+        raised[0].contains(" by the failing power of statera; the mains were back at ")
+            && raised[0].ends_with(", and it goes on as it was")
+    );
+    assert!(raised[1].ends_with(" by the failing power of pyrphoros"), "{raised:?}");
     // What is above and below says how long ago it was.
     let from = ran.out.find("PHASE        WHERE").unwrap();
     let to = ran.out.find("not done:").unwrap();

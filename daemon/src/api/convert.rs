@@ -10,7 +10,7 @@ use super::errors::guard_to_proto;
 use super::port::{CardFacts, Planned};
 use crate::card::InjectedFile;
 use crate::card::device::Device;
-use crate::control::{Fact, RunRecord, StepProgress, Told};
+use crate::control::{Fact, Raised, RunRecord, StepProgress, Told};
 use crate::journal;
 use crate::power::{DomainState, UpsState};
 use crate::runbook::{self, OnFailure, Outcome, Run, Runbook, Status, StepState};
@@ -30,7 +30,8 @@ fn signed(d: SignedDuration) -> prost_types::Duration {
 
 /// A plan. `remaining`: the time that is left, where there is a limit to it.
 pub(super) fn plan(book: &Runbook<Step>, remaining: Option<Duration>) -> v1::Plan {
-    let cuts = remaining.map(|remaining| runbook::cut(&Run::new(book.clone()), remaining)).unwrap_or_default();
+    let cut = |remaining: Duration| runbook::cut(&Run::new(book.clone()), remaining.saturating_sub(book.tail));
+    let cuts = remaining.map(cut).unwrap_or_default();
     let phases = |phases: &[runbook::Phase<Step>]| phases.iter().map(|phase| plan_phase(phase, &cuts)).collect();
     v1::Plan {
         kind: book.kind.clone(),
@@ -41,6 +42,7 @@ pub(super) fn plan(book: &Runbook<Step>, remaining: Option<Duration>) -> v1::Pla
         predicted: Some(duration(book.predicted())),
         unwind: phases(&book.unwind),
         remaining: remaining.map(duration),
+        tail: (!book.tail.is_zero()).then(|| duration(book.tail)),
     }
 }
 
@@ -147,6 +149,16 @@ pub fn run(record: &RunRecord, now: &Now) -> v1::Run {
         committed: record.run.committed(),
         predicted: Some(duration(book.predicted())),
         deadline: deadline(record, now),
+        raised: record.raised.iter().map(raised).collect(),
+    }
+}
+
+fn raised(raised: &Raised) -> v1::Raised {
+    v1::Raised {
+        at: Some(timestamp(raised.at)),
+        requested_by: raised.requester.clone(),
+        domains: raised.domains.iter().map(ToString::to_string).collect(),
+        lowered: raised.lowered.map(timestamp),
     }
 }
 

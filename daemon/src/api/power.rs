@@ -83,6 +83,7 @@ fn hosts(plan: &ShutdownPlan) -> Vec<v1::HostEnd> {
             access: host.access.name().to_owned(),
             domains: host.domains.iter().map(ToString::to_string).collect(),
             this_host: host.this_host,
+            mac: host.mac.clone().unwrap_or_default(),
         })
         .collect();
     ends.sort_by_key(|end| end.this_host);

@@ -26,13 +26,15 @@ pub fn order(settings: &Settings, question: &ShutdownQuestion) -> ShutdownOrder 
     }
 }
 
-/// Runtime that is left to what is stopped, where it runs on battery; with the safety factor taken off.
+/// Runtime that is left to what is stopped, where it runs on battery, with the safety factor taken off; the configured budget where a UPS
+/// does not say.
 pub fn remaining(settings: &Settings, power: Option<&Snapshot>, domains: Option<&BTreeSet<DomainName>>) -> Option<Duration> {
     let concerned =
         power.into_iter().flat_map(|power| &power.domains).filter(|domain| domains.is_none_or(|only| only.contains(&domain.name)));
     let failing = concerned.filter(|domain| matches!(domain.verdict, Verdict::OnBattery | Verdict::Critical));
-    let left = failing.filter_map(|domain| domain.runtime).min()?;
-    Some(left.div_f64(settings.power.thresholds.runtime_safety_factor.max(1.0)))
+    let factor = settings.power.thresholds.runtime_safety_factor.max(1.0);
+    // A battery that says nothing is not taken for one that lasts.
+    failing.map(|domain| domain.runtime.map_or(settings.power.shutdown_budget, |left| left.div_f64(factor))).min()
 }
 
 /// What refuses it, beside what the plan itself says.

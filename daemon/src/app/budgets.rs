@@ -48,12 +48,11 @@ fn of_domains(settings: &Settings, parts: &Parts, learned: &Learned, armed: OnTr
 
 fn of_domain(settings: &Settings, parts: &Parts, learned: &Learned, armed: OnTrigger, domain: &DomainName) -> Option<Duration> {
     let domains = BTreeSet::from([domain.clone()]);
-    let all = parts.topology.domains.len() == 1;
     let order = ShutdownOrder {
         mode: if armed == OnTrigger::ClusterOnly { ShutdownMode::ClusterOnly } else { ShutdownMode::HostPoweroff },
         reason: String::new(),
         cause: Cause::Ups { domains: domains.clone() },
-        domains: (!all).then_some(domains),
+        domains: Some(domains),
         skip_drain: false,
         skip_etcd_snapshot: false,
         drain_timeout: None,
@@ -66,5 +65,5 @@ fn of_domain(settings: &Settings, parts: &Parts, learned: &Learned, armed: OnTri
     let steps = book.phases.iter().flat_map(|phase| &phase.steps);
     let mut measurable = steps.filter(|step| !matches!(step.action, Step::PowerOffThisHost { .. }));
     let measured = measurable.all(|step| learned.get(step.action.kind(), step.action.host().map_or("", |host| host.as_str())).is_some());
-    (measured && !book.phases.is_empty()).then(|| budget::of_plan(&settings.power, book.predicted()))
+    (measured && !book.phases.is_empty()).then(|| budget::of_plan(&settings.power, book.needed()))
 }

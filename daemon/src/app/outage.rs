@@ -13,8 +13,8 @@ use super::topology;
 use super::world::World;
 use crate::cluster::port::Facts;
 use crate::cluster::{ShutdownMode, ShutdownOrder, shutdown, startup};
-use crate::control::{Handle, Reply, Request, RunRecord, View};
-use crate::report::{self, Aftermath, Subject, TriggerReading};
+use crate::control::{Handle, Raised, Reply, Request, RunRecord, View};
+use crate::report::{self, Aftermath, RaisedReport, Subject, TriggerReading};
 use crate::runbook::Status;
 use crate::site::{Cause, Claim, DomainName, NodeName, Now, OnTrigger, RunId, Step, Verdict};
 
@@ -23,6 +23,8 @@ const COLLECT_WITHIN: Duration = Duration::from_secs(3);
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 const POWER_OFF_WITHIN: Duration = Duration::from_secs(10);
 const POWER_OFF_ATTEMPTS: u32 = 6;
+/// A system that goes down has ended metisd by then, whatever delays it (InhibitDelayMaxSec of logind.conf(5), 90 s for a unit to stop).
+const STILL_ON_AFTER: Duration = Duration::from_secs(120);
 /// A disk that hangs does not keep this host from powering off.
 const REPORT_WITHIN: Duration = Duration::from_secs(3);
 const READ_WITHIN: Duration = Duration::from_secs(1);
@@ -57,7 +59,7 @@ pub async fn shut_down(world: Arc<World>, handle: Handle, wanted: Wanted) {
         let parts = world.parts().await;
         let facts = collected(&parts, COLLECT_WITHIN).await;
         let remaining = end.saturating_duration_since(Instant::now());
-        let order = emergency(&parts, &wanted, domains.clone(), remaining, settings.power.cut_outlets);
+        let order = emergency(&wanted, domains.clone(), remaining, settings.power.cut_outlets);
         let runbook = shutdown::plan(&parts.settings, &parts.topology, &facts, &handle.view().learned, &order);
         let request = Request::Admit {
             requester: format!("the failing power of {list}"),
@@ -79,13 +81,12 @@ pub async fn shut_down(world: Arc<World>, handle: Handle, wanted: Wanted) {
     }
 }
 
-fn emergency(parts: &Parts, wanted: &Wanted, domains: BTreeSet<DomainName>, remaining: Duration, cut_outlets: bool) -> ShutdownOrder {
-    let all: BTreeSet<_> = parts.topology.domains.keys().cloned().collect();
+fn emergency(wanted: &Wanted, domains: BTreeSet<DomainName>, remaining: Duration, cut_outlets: bool) -> ShutdownOrder {
     ShutdownOrder {
         mode: if wanted.mode == OnTrigger::HostPoweroff { ShutdownMode::HostPoweroff } else { ShutdownMode::ClusterOnly },
         reason: wanted.because.clone(),
         cause: Cause::Ups { domains: domains.clone() },
-        domains: (domains != all).then_some(domains),
+        domains: Some(domains),
         skip_drain: false,
         skip_etcd_snapshot: false,
         drain_timeout: None,
@@ -115,6 +116,8 @@ pub async fn report(world: &World, view: &View, record: &RunRecord, message_id: 
     }
     let (now, started, ended) = (world.now(), record.started, record.ended.unwrap_or(record.started));
     let RunRecord { id, run, requester, cause, settings, boot_id, reason, .. } = record;
+    let raised: Vec<_> = record.raised.iter().map(raised).collect();
+    let raised = raised.as_slice();
     // Neither logind nor a kubeconfig on a disk that hangs keeps this host from powering off.
     let locks = tokio::time::timeout(LOCKS_WITHIN, locks(world, record)).await.unwrap_or_default();
     let locks = locks.as_slice();
@@ -134,6 +137,7 @@ pub async fn report(world: &World, view: &View, record: &RunRecord, message_id: 
         ended,
         ended_boot,
         reason,
+        raised,
         locks,
         after,
     });
@@ -151,6 +155,11 @@ pub async fn report(world: &World, view: &View, record: &RunRecord, message_id: 
         Ok(Err(error)) => tracing::error!("the report of {id}: {error}"),
         Err(_) => tracing::error!("the disk did not take the report of {id} within {} s", REPORT_WITHIN.as_secs()),
     }
+}
+
+fn raised(raised: &Raised) -> RaisedReport {
+    let Raised { at, requester, domains, lowered, .. } = raised;
+    RaisedReport { at: *at, requested_by: requester.clone(), domains: domains.clone(), lowered: *lowered }
 }
 
 /// Who holds a lock against this host's power-off, where the run has ordered one.
@@ -180,8 +189,9 @@ async fn is_reported(path: &Path, record: &RunRecord) -> bool {
 
 /// The newest reading that one of the domains was shed for.
 fn trigger(view: &View, record: &RunRecord) -> Option<TriggerReading> {
-    let Cause::Ups { domains } = &record.cause else { return None };
-    let triggers = domains.iter().filter_map(|domain| view.triggers.get(domain)).filter(|trigger| trigger.at <= record.started);
+    let domains = record.domains();
+    let newest = record.raised.iter().map(|raised| raised.at).fold(record.started, jiff::Timestamp::max);
+    let triggers = domains.iter().filter_map(|domain| view.triggers.get(domain)).filter(|trigger| trigger.at <= newest);
     triggers.max_by_key(|trigger| trigger.at).map(|trigger| TriggerReading {
         at: trigger.at,
         because: trigger.because.clone(),
@@ -222,8 +232,17 @@ pub async fn power_off(world: Arc<World>, handle: Handle, run: RunId, node: Node
     if ordered.is_ok() {
         tracing::info!(metis.run = %run, "{node}, this host, powers off in {} s", delay.as_secs());
     }
+    let taken = ordered.is_ok();
     if let Err(error) = handle.request(Request::Farewell { run: run.clone(), trouble: ordered.err() }).await {
         tracing::error!(metis.run = %run, "what became of this host's power-off could not be recorded: {error}");
+    }
+    // The loop ends once nobody holds a handle any more.
+    drop(handle);
+    if taken {
+        let halt = world.parts().await.settings.shutdown.halt_time;
+        still_on(&world, &run, &node, delay + STILL_ON_AFTER.max(halt)).await;
+    } else {
+        withdraw_outlets(&world, &run).await;
     }
 }
 
@@ -243,5 +262,24 @@ async fn order_power_off(world: &World, run: &RunId, node: &NodeName, delay: Dur
         }
         attempt += 1;
         tokio::time::sleep(ASK_AGAIN).await;
+    }
+}
+
+/// Who is still here after that time stays on, by somebody's wish (shutdown -c) or because something holds it up.
+async fn still_on(world: &World, run: &RunId, node: &NodeName, after: Duration) {
+    tokio::time::sleep(after).await;
+    tracing::error!(
+        metis.run = %run,
+        "{node}, this host, still runs {} s after it was ordered to power off: the order was cancelled, or something holds it up \
+         (systemd-inhibit --list, systemctl list-jobs)",
+        after.as_secs()
+    );
+    withdraw_outlets(world, run).await;
+}
+
+/// The outlets are not cut when this host powers off some other time.
+pub async fn withdraw_outlets(world: &World, run: &RunId) {
+    if let Err(why) = world.withdraw_outlets(run).await {
+        tracing::error!(metis.run = %run, "this host stays on, and the word for its shutdown hook cannot be taken back: {why}; remove that file");
     }
 }

@@ -34,6 +34,10 @@ pub async fn effects(mut orders: mpsc::UnboundedReceiver<Effect>, world: Arc<Wor
                 Some(Effect::PlanStartup { because }) => {
                     jobs.spawn(startup::come_back(Arc::clone(&world), handle.clone(), because));
                 }
+                Some(Effect::WithdrawOutlets { run }) => {
+                    let world = Arc::clone(&world);
+                    jobs.spawn(async move { outage::withdraw_outlets(&world, &run).await });
+                }
                 Some(Effect::PowerOffThisHost { run, node, delay }) => {
                     jobs.spawn(outage::power_off(Arc::clone(&world), handle.clone(), run, node, delay));
                 }

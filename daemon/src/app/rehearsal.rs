@@ -3,6 +3,8 @@
 mod adversaries;
 mod leases_of_cordons;
 mod mains;
+mod raised;
+mod scope;
 mod site;
 mod startup;
 
@@ -19,8 +21,11 @@ use tokio_util::sync::CancellationToken;
 use super::problems::Problems;
 use super::reload::adopted;
 use super::world::World;
-use super::{leases, perform, simulate};
+use super::{asked, leases, perform, simulate, topology};
 use crate::api::HostFacts;
+use crate::api::port::ShutdownQuestion;
+use crate::cluster::port::Cluster as _;
+use crate::cluster::shutdown;
 use crate::config::Settings;
 use crate::control::{FactLog, Handle, Mailbox, Options, Reply, Request, RunRecord, State, View};
 use crate::journal::{AppendError, Health, Kept, KeptIn, Record};
@@ -69,6 +74,7 @@ struct Rehearsal {
     folder: tempfile::TempDir,
     world: Arc<World>,
     problems: Problems,
+    settings: Arc<Settings>,
     _tasks: [JoinHandle<()>; 3],
     _settings: watch::Sender<Arc<Settings>>,
 }
@@ -103,9 +109,27 @@ impl Rehearsal {
             tokio::spawn(perform::effects(orders, Arc::clone(&world), handle.clone())),
             tokio::spawn(leases::keep(Arc::clone(&world), handle.clone(), problems.clone(), CancellationToken::new())),
         ];
-        let rehearsal = Self { site, handle, world, problems, begun, folder, _tasks: tasks, _settings: sender };
+        let rehearsal = Self { site, handle, world, problems, begun, folder, settings, _tasks: tasks, _settings: sender };
         rehearsal.read("OL", 100.0, 3000).await;
         rehearsal
+    }
+
+    /// A person's request, planned as the API plans it.
+    async fn ask(&self, question: &ShutdownQuestion) -> Reply {
+        let settings = &self.settings;
+        let facts = self.site.collect(Duration::from_secs(5)).await.unwrap_or_default();
+        let (order, topology) = (asked::order(settings, question), topology::of(settings, "titan-db"));
+        let runbook = shutdown::plan(&settings.cluster, &topology, &facts, &self.handle.view().learned, &order);
+        self.handle.request(Request::admit("ada (uid 1000)", runbook)).await.unwrap()
+    }
+
+    /// Waits until nothing is under way any more.
+    async fn settled(&self) {
+        let mut views = self.handle.views();
+        let wait = views.wait_for(|view| ended(view));
+        tokio::time::timeout(Duration::from_secs(7200), wait).await.expect("it did not end").unwrap();
+        // The report is written after that.
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 
     async fn arm(&self, mode: OnTrigger) {

@@ -142,6 +142,7 @@ const KEEP_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Keeps the settings for a start at which those on disk are wrong.
 pub async fn keep(settings: &Arc<Settings>, problems: &Problems) {
+    problems.set("remarks", settings.remarks.iter().map(ToString::to_string).collect());
     let settings = Arc::clone(settings);
     let keeping = tokio::task::spawn_blocking(move || LastGood::below(&settings.daemon.state_dir).keep(&settings));
     // A disk that hangs must hold neither the start nor a reload.

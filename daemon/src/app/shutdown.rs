@@ -1,5 +1,8 @@
 //! Steps of a shutdown, and of undoing one, performed through the ports.
 
+mod contact;
+mod off;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-mod off;
+pub(super) use contact::of_host;
 
 use super::claims::{claim, held, release};
 use super::parts::Parts;
@@ -16,7 +19,7 @@ use super::world::World;
 use crate::cluster::port::{Cluster, ClusterError, DrainOrder, Facts};
 use crate::control::{Event, Handle, Job, Request};
 use crate::host::dump;
-use crate::host::port::{Command, HostError, Stopped};
+use crate::host::port::{Command, Stopped};
 use crate::runbook::{Mode, StepResult};
 use crate::site::{Access, Change, Claim, Host, K3sRole, Mark, NodeName, ObjectRef, Step};
 
@@ -63,7 +66,7 @@ impl Attempt<'_> {
                 self.parts.primary.set_fsd(ups, self.left()).await.map(|()| format!("FSD is set on {ups}")).map_err(failed)
             }
             (Step::PowerOff { node }, _) => self.power_off(node).await,
-            (Step::CutOutlets { upses }, _) => self.world.cut_outlets(upses).await.map_err(failed),
+            (Step::CutOutlets { upses }, _) => self.world.cut_outlets(&self.job.run, upses).await.map_err(failed),
             (Step::Await { .. } | Step::BringUpK3s { .. } | Step::ReleaseCordons { .. } | Step::ReleaseFlux | Step::Reconcile, _) => {
                 return self.start_up().await;
             }
@@ -212,6 +215,7 @@ impl Attempt<'_> {
         if host.access == Access::Local {
             return self.saved_here(host).await;
         }
+        self.contact(host).await?;
         let left = self.deadline().saturating_duration_since(Instant::now());
         hosts.run(host, &root(&["k3s", "etcd-snapshot", "save", "--name", name]), left).await.map_err(of_host)?;
         let prune = root(&["k3s", "etcd-snapshot", "prune", "--name", name, "--snapshot-retention", &keep.to_string()]);
@@ -326,7 +330,7 @@ impl Attempt<'_> {
     async fn stop(&self, node: &NodeName, role: K3sRole) -> Done {
         let (host, unit) = (self.host(node)?, unit(role));
         let state = root(&["systemctl", "show", "-p", "ActiveState", "--value", unit]);
-        let active = self.parts.hosts.run(host, &Command { root: false, ..state }, self.left()).await.map_err(of_host)?;
+        let active = self.first(host, self.parts.hosts.run(host, &Command { root: false, ..state }, self.patience()).await)?;
         if matches!(active.stdout.trim(), "inactive" | "failed") {
             return Ok(format!("{unit} does not run"));
         }
@@ -355,6 +359,7 @@ impl Attempt<'_> {
 
     async fn end_leftovers(&self, node: &NodeName) -> Done {
         let (host, hosts) = (self.host(node)?, &self.parts.hosts);
+        self.contact(host).await?;
         let left = self.deadline().saturating_duration_since(Instant::now());
         hosts.run(host, &root(&[KILLALL]), left).await.map_err(of_host)?;
         hosts.run(host, &root(&["sync"]), self.left()).await.map_err(of_host)?;
@@ -375,11 +380,6 @@ pub(super) fn unit(role: K3sRole) -> &'static str {
 
 pub(super) fn root(argv: &[&str]) -> Command {
     Command { argv: argv.iter().map(ToString::to_string).collect(), root: true }
-}
-
-pub(super) fn of_host(error: HostError) -> StepResult {
-    let permanent = matches!(error, HostError::Refused(_) | HostError::Denied(_));
-    StepResult::Failed { detail: error.to_string(), permanent }
 }
 
 pub(super) fn of_cluster(error: ClusterError) -> StepResult {

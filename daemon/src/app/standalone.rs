@@ -24,7 +24,7 @@ use super::reload::{Loaded, adopted};
 use super::site::RealSite;
 use super::watch::PowerWatch;
 use super::world::credentials_directory;
-use super::{complain, daemon, perform, real, say};
+use super::{complain, daemon, outage, perform, real, say};
 use crate::api::port::{PlanError, Power as _, ShutdownQuestion};
 use crate::api::{self, HostFacts};
 use crate::config::Settings;
@@ -236,7 +236,10 @@ impl Standalone {
         if powers_off(&record) {
             // Whoever orders it lives in this process.
             say("this host is powered off now");
-            let _ = tokio::time::timeout(POWER_OFF_WITHIN, signals.next()).await;
+            if tokio::time::timeout(POWER_OFF_WITHIN, signals.next()).await.is_err() {
+                complain("this host is still on");
+                outage::withdraw_outlets(&parts.site.world, run).await;
+            }
         }
         Ok(exit)
     }

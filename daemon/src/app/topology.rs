@@ -55,6 +55,7 @@ fn host(settings: &Settings, node: &MergedNode, this_host: bool) -> Host {
         key: said.key.clone().or_else(|| settings.hosts.key.clone()),
         host_keys: said.host_keys.clone().unwrap_or_default(),
         returns: said.returns.unwrap_or(Returns::ByHand),
+        mac: said.mac.clone(),
         k3s: node.settings.k3s.role,
         this_host,
         domains: domains(settings, &node.name),

@@ -1,6 +1,6 @@
 //! What performing steps and answering questions needs at hand.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,7 +16,7 @@ use crate::config::Settings;
 use crate::journal::Blobs;
 use crate::power::outlets;
 use crate::secrets;
-use crate::site::{Now, RunId, SettingsDigest, UpsName};
+use crate::site::{NodeName, Now, RunId, SettingsDigest, StepId, UpsName};
 
 /// Settings that runs may still be pinned to.
 const SETTINGS_KEPT: usize = 16;
@@ -31,6 +31,8 @@ pub struct World {
     parts: tokio::sync::Mutex<Vec<(SettingsDigest, Arc<Parts>)>>,
     make_parts: Arc<MakeParts>,
     clock: Arc<dyn Fn() -> Now + Send + Sync>,
+    /// Runs whose word for the shutdown hook was taken back.
+    withdrawn: Arc<Mutex<BTreeSet<RunId>>>,
     /// Where this host keeps secrets.
     pub secrets: secrets::Context,
     /// This host's name.
@@ -44,6 +46,8 @@ struct Hand {
     pipe: Option<ImagePipe>,
     wanted: Option<oneshot::Sender<ImagePipe>>,
     facts: Option<Arc<Facts>>,
+    /// Hosts that were not reached, each with the step in which it was tried first.
+    unreached: BTreeMap<NodeName, StepId>,
 }
 
 impl World {
@@ -56,7 +60,17 @@ impl World {
         host_name: String,
     ) -> Self {
         let recent = Mutex::new(vec![settings.borrow().clone()]);
-        Self { settings, recent, hands: Mutex::default(), parts: tokio::sync::Mutex::default(), make_parts, clock, secrets, host_name }
+        Self {
+            settings,
+            recent,
+            hands: Mutex::default(),
+            parts: tokio::sync::Mutex::default(),
+            make_parts,
+            clock,
+            withdrawn: Arc::default(),
+            secrets,
+            host_name,
+        }
     }
 
     /// The moment.
@@ -115,11 +129,47 @@ impl World {
     /// Leaves word for the shutdown hook.
     ///
     /// # Errors
-    /// The file could not be written.
-    pub async fn cut_outlets(&self, upses: &BTreeSet<UpsName>) -> Result<String, String> {
+    /// The file could not be written, or the word of that run was taken back already.
+    pub async fn cut_outlets(&self, run: &RunId, upses: &BTreeSet<UpsName>) -> Result<String, String> {
         let (folder, upses, now) = (self.settings().daemon.runtime_dir.clone(), upses.clone(), self.now());
-        let left = tokio::task::spawn_blocking(move || outlets::leave(&folder, &upses, &now)).await.map_err(|error| error.to_string())?;
-        left.map(|path| format!("word for the shutdown hook is in {}", path.display())).map_err(|error| error.to_string())
+        let (run, withdrawn) = (run.clone(), Arc::clone(&self.withdrawn));
+        let leave = move || {
+            let withdrawn = locked(&withdrawn);
+            if withdrawn.contains(&run) {
+                return Err(format!("{run} has ended, and this host stays on"));
+            }
+            outlets::leave(&folder, &upses, &now).map_err(|error| error.to_string())
+        };
+        let left = tokio::task::spawn_blocking(leave).await.map_err(|error| error.to_string())?;
+        left.map(|path| format!("word for the shutdown hook is in {}", path.display()))
+    }
+
+    /// Takes back what that run told the shutdown hook, also what is only about to be written.
+    ///
+    /// # Errors
+    /// The file could not be removed.
+    pub async fn withdraw_outlets(&self, run: &RunId) -> Result<(), String> {
+        let (folder, run, withdrawn) = (self.settings().daemon.runtime_dir.clone(), run.clone(), Arc::clone(&self.withdrawn));
+        let withdraw = move || {
+            let mut withdrawn = locked(&withdrawn);
+            withdrawn.insert(run);
+            outlets::withdraw(&folder).map_err(|error| error.to_string())
+        };
+        tokio::task::spawn_blocking(withdraw).await.map_err(|error| error.to_string())?
+    }
+
+    /// Notes that a host was not reached in that step; whether that is so since an earlier step of the run.
+    pub fn unreached(&self, run: &RunId, step: &StepId, host: &NodeName) -> bool {
+        let mut hands = locked(&self.hands);
+        let hand = hands.entry(run.clone()).or_default();
+        *hand.unreached.entry(host.clone()).or_insert_with(|| step.clone()) != *step
+    }
+
+    /// Notes that a host was reached.
+    pub fn reached(&self, run: &RunId, host: &NodeName) {
+        if let Some(hand) = locked(&self.hands).get_mut(run) {
+            hand.unreached.remove(host);
+        }
     }
 
     /// The settings in force.

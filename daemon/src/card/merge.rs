@@ -124,6 +124,7 @@ fn host(base: &HostSettings, over: &HostSettings) -> HostSettings {
         host_keys: either(base.host_keys.as_ref(), over.host_keys.as_ref()),
         sudo: either(base.sudo.as_ref(), over.sudo.as_ref()),
         returns: either(base.returns.as_ref(), over.returns.as_ref()),
+        mac: either(base.mac.as_ref(), over.mac.as_ref()),
         node_name: either(base.node_name.as_ref(), over.node_name.as_ref()),
         managed: either(base.managed.as_ref(), over.managed.as_ref()),
     }
@@ -248,10 +249,10 @@ mod tests {
     fn any_host() -> impl Strategy<Value = HostSettings> {
         let access = option::of(prop_oneof![Just(Access::Ssh), Just(Access::HelperPod), Just(Access::Local), Just(Access::None)]);
         let returns = option::of(prop_oneof![Just(Returns::AcCycle), Just(Returns::WakeOnLan), Just(Returns::ByHand)]);
-        let names = (text(), text(), text());
+        let names = (text(), text(), text(), text());
         let rest = (any::<Option<u16>>(), option::of(secret_ref()), option::of(vec("[a-z]{1,3}", 1..3)));
         (access, returns, names, rest, any::<Option<bool>>(), any::<Option<bool>>()).prop_map(
-            |(access, returns, (address, user, node_name), (port, key, host_keys), sudo, managed)| HostSettings {
+            |(access, returns, (address, user, node_name, mac), (port, key, host_keys), sudo, managed)| HostSettings {
                 access,
                 address,
                 port,
@@ -260,6 +261,7 @@ mod tests {
                 host_keys,
                 sudo,
                 returns,
+                mac,
                 node_name,
                 managed,
             },

@@ -87,6 +87,10 @@ pub struct ShutdownSettings {
     pub stop_timeout: Duration,
     /// `shutdown.poweroff_timeout`: a host takes the order to power off.
     pub poweroff_timeout: Duration,
+    /// `shutdown.halt_time`: a host that took it is taken to be off after this; deadlines and budgets leave room for it.
+    pub halt_time: Duration,
+    /// `shutdown.unreachable_timeout`: a host that was not reached for so long is given up, for that step.
+    pub unreachable_timeout: Duration,
     /// `shutdown.secondaries_timeout`: upsmon's secondaries are waited for (HOSTSYNC of upsmon.conf(5) is 15 s).
     pub secondaries_timeout: Duration,
     /// `shutdown.protect`: pods that are never evicted, beside the storage plane.

@@ -64,6 +64,9 @@ fn summary(settings: &Settings) -> String {
     let classes = count(inventory.classes.len(), "class");
     let _ = writeln!(out, "  inventory  {}, {classes} ({burnable} with an image)", count(inventory.nodes.len(), "node"));
     let _ = writeln!(out, "  digest     {}", settings.digest);
+    for remark in &settings.remarks {
+        let _ = writeln!(out, "warning: {remark}");
+    }
     for (key, origin) in settings.origins.iter().filter(|(_, origin)| !origin.replaced.is_empty()) {
         let replaced = origin.replaced.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let _ = writeln!(out, "  {key}: from {}, replacing {replaced}", origin.place);

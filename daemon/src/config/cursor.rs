@@ -15,6 +15,7 @@ pub type Parsed<T> = Result<T, String>;
 #[derive(Debug, Default)]
 pub struct Report {
     diagnostics: RefCell<Vec<Diagnostic>>,
+    remarks: RefCell<Vec<Diagnostic>>,
     incomplete: Cell<bool>,
 }
 
@@ -27,6 +28,18 @@ impl Report {
     /// Records a mistake.
     pub fn push(&self, diagnostic: Diagnostic) {
         self.diagnostics.borrow_mut().push(diagnostic);
+    }
+
+    /// Records what is valid, and yet will not do what it seems to.
+    pub fn remark(&self, place: &Place, key: &str, message: impl Into<String>) {
+        self.remarks.borrow_mut().push(Diagnostic::new(place, key, message));
+    }
+
+    /// All remarks, by place.
+    pub fn remarks(&self) -> Vec<Diagnostic> {
+        let mut all = self.remarks.borrow().clone();
+        all.sort();
+        all
     }
 
     /// A file is missing from the tree: what is absent may be there, so its absence is no mistake.
@@ -47,6 +60,7 @@ impl Report {
     /// Takes over the mistakes of another report.
     pub fn absorb(&self, other: Self) {
         self.diagnostics.borrow_mut().append(&mut other.diagnostics.into_inner());
+        self.remarks.borrow_mut().append(&mut other.remarks.into_inner());
     }
 
     /// All of them, by place.

@@ -82,7 +82,8 @@ fn finish(report: Report, draft: MainDraft, source: Option<&Source>) -> Result<S
     }
     let inventory = inventory.map(|draft| draft.inventory).unwrap_or_default();
     let MainDraft { daemon, api, power, cluster, card, hosts, .. } = draft;
-    Ok(Settings::new(daemon, api, power.settings, cluster.settings, card, hosts.settings, inventory))
+    let settings = Settings::new(daemon, api, power.settings, cluster.settings, card, hosts.settings, inventory);
+    Ok(Settings { remarks: report.remarks(), ..settings })
 }
 
 fn read_inventory(source: &Source, report: &Report) -> Option<InventoryDraft> {

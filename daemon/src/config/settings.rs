@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::diagnostic::Place;
+use super::diagnostic::{Diagnostic, Place};
 use crate::api::Settings as ApiSettings;
 use crate::card::Settings as CardSettings;
 use crate::cluster::Settings as ClusterSettings;
@@ -38,6 +38,8 @@ pub struct Settings {
     pub files: Vec<PathBuf>,
     /// Where every value of the configuration files comes from, by key. What is absent has its default.
     pub origins: BTreeMap<String, Origin>,
+    /// What is valid, and yet will not do what it seems to, each with its place.
+    pub remarks: Vec<Diagnostic>,
 }
 
 impl Settings {
@@ -53,7 +55,19 @@ impl Settings {
     ) -> Self {
         // Struct fields keep their order and maps are sorted (`BTreeMap`), so the JSON is canonical.
         let digest = digest(&(&daemon, &api, &power, &cluster, &card, &hosts, &inventory));
-        Self { daemon, api, power, cluster, card, hosts, inventory, digest, files: Vec::new(), origins: BTreeMap::new() }
+        Self {
+            daemon,
+            api,
+            power,
+            cluster,
+            card,
+            hosts,
+            inventory,
+            digest,
+            files: Vec::new(),
+            origins: BTreeMap::new(),
+            remarks: Vec::new(),
+        }
     }
 }
 

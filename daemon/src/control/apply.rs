@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::takeover::Kind;
-use super::{Belief, ClaimRecord, Fact, GoingDown, Life, RUNS_KEPT, RunRecord, SettingsState, Stamp, State, TriggerRecord};
+use super::{Belief, ClaimRecord, Fact, GoingDown, Life, RUNS_KEPT, Raised, RunRecord, SettingsState, Stamp, State, TriggerRecord};
 use crate::power::budget::Learning;
 use crate::runbook::{Hold, Run, Runbook, Status};
 use crate::site::{Change, NodeName, ObjectRef, RunId, StepId};
@@ -82,6 +82,7 @@ fn apply_to_runs(state: &mut State, id: &RunId, fact: &Fact, stamp: &Stamp) {
                 ended: None,
                 reason: String::new(),
                 seq: stamp.seq,
+                raised: Vec::new(),
             }));
         }
     } else if let Some(record) = state.runs.iter_mut().find(|record| record.id == *id) {
@@ -146,6 +147,19 @@ fn apply_to_run(record: &mut RunRecord, fact: &Fact, stamp: &Stamp) {
         Fact::LimitsCut { deadline, limits, .. } => {
             run.deadline = Some(*deadline);
             run.recut(limits.clone(), boot);
+        }
+        Fact::RunRaised { runbook, requester, domains, .. } => {
+            let added = runbook.steps().filter(|step| run.state(&step.id).is_none()).map(|step| step.id.clone()).collect();
+            let before = run.book.title.clone();
+            run.joined(Runbook::clone(runbook));
+            let (requester, domains) = (requester.clone(), domains.clone());
+            record.raised.push(Raised { at, requester, domains, added, before, lowered: None });
+        }
+        Fact::RunLowered { steps, title, .. } => {
+            run.withdrawn(steps, title);
+            for raised in &mut record.raised {
+                raised.lowered.get_or_insert(at);
+            }
         }
         Fact::Milestone { step, message, .. } => run.milestone(step, message),
         Fact::CancelRequested { because, .. } => run.cancelled(because),

@@ -77,6 +77,11 @@ pub enum Order {
         /// Until it acts.
         delay: Duration,
     },
+    /// Take back what this run told the shutdown hook: this host stays on.
+    WithdrawOutlets {
+        /// Which run.
+        run: RunId,
+    },
     /// End the loop.
     Stop,
 }

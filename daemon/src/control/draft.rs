@@ -4,7 +4,7 @@ use super::decide::Order;
 use super::recover::left_behind;
 use super::takeover::{Kind, OnStop, needs_journal, on_stop};
 use super::{Decision, Fact, Reply, RunRecord, Stamp, State, apply, outage};
-use crate::runbook::{self, Status};
+use crate::runbook::{self, Status, StepState};
 use crate::site::{Now, RunId, Step, StepId};
 
 /// See the module.
@@ -108,6 +108,7 @@ impl<'a> Draft<'a> {
                 self.add(Fact::RunEnded { run: run.clone(), outcome, reason });
                 self.orders.push(Order::Ended { run });
                 self.farewell(id);
+                self.withdraw_outlets(id);
                 outage::want_shutdown(self);
             }
             runbook::Order::Timer { at } if waits => self.orders.push(Order::Timer { at }),
@@ -130,6 +131,19 @@ impl<'a> Draft<'a> {
         });
         if let Some((node, delay)) = last {
             self.orders.push(Order::PowerOffThisHost { run: id.clone(), node, delay });
+        }
+    }
+
+    /// The shutdown hook is not left with a word of a run that ended without this host's power-off: it would cut the outlets at the next one.
+    pub(super) fn withdraw_outlets(&mut self, id: &RunId) {
+        let Some(run) = self.state.run(id).map(|record| &record.run) else { return };
+        let has = |wanted: fn(&Step) -> bool, is: fn(&StepState) -> bool| {
+            run.book.steps().filter(|step| wanted(&step.action)).any(|step| run.state(&step.id).is_some_and(is))
+        };
+        let told = has(|step| matches!(step, Step::CutOutlets { .. }), |state| state.started.is_some());
+        let goes = has(|step| matches!(step, Step::PowerOffThisHost { .. }), |state| state.status == Status::Done);
+        if told && !goes {
+            self.orders.push(Order::WithdrawOutlets { run: id.clone() });
         }
     }
 

@@ -43,6 +43,11 @@ pub enum Effect {
         /// Until it acts.
         delay: Duration,
     },
+    /// Take back what this run told the shutdown hook: this host stays on.
+    WithdrawOutlets {
+        /// Which run.
+        run: RunId,
+    },
 }
 
 /// One attempt at a step.

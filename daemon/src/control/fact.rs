@@ -2,7 +2,7 @@
 
 mod form;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -151,6 +151,28 @@ pub enum Fact {
         /// Boot time at which it has to have ended.
         #[serde(default)]
         deadline: Option<Duration>,
+    },
+    /// A run that was under way does what a failing UPS wants as well.
+    RunRaised {
+        /// Which.
+        run: RunId,
+        /// Its plan from now on.
+        runbook: Box<Runbook<Step>>,
+        /// Who asked, for people.
+        requester: String,
+        /// Domains that are about to lose power.
+        domains: BTreeSet<DomainName>,
+    },
+    /// What a run was raised for is not wanted any more: the mains are back.
+    RunLowered {
+        /// Which.
+        run: RunId,
+        /// Why.
+        because: String,
+        /// Steps that are not taken, where they have not begun.
+        steps: BTreeSet<StepId>,
+        /// One line for people: what it does from now on.
+        title: String,
     },
     /// The time that is left was shared out anew.
     LimitsCut {

@@ -349,6 +349,9 @@ impl<L: FactLog, N: Fn() -> Now + Send + 'static> Mailbox<L, N> {
                 Order::PowerOffThisHost { run, node, delay } => {
                     let _ = self.effects.send(Effect::PowerOffThisHost { run, node, delay });
                 }
+                Order::WithdrawOutlets { run } => {
+                    let _ = self.effects.send(Effect::WithdrawOutlets { run });
+                }
                 Order::Stop => self.stopped = true,
             }
         }

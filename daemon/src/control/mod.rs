@@ -33,6 +33,6 @@ pub use handle::{Handle, HandleError};
 pub use history::fold_run;
 pub use mailbox::{Mailbox, Options};
 pub use port::FactLog;
-pub use state::{Belief, ClaimRecord, GoingDown, Life, RUNS_KEPT, RunRecord, SettingsState, State, TriggerRecord};
+pub use state::{Belief, ClaimRecord, GoingDown, Life, RUNS_KEPT, Raised, RunRecord, SettingsState, State, TriggerRecord};
 pub use tell::RUN_REPORT;
 pub use view::{JournalView, View};

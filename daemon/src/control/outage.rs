@@ -1,6 +1,7 @@
 //! What is decided while the power fails and when it is back: shutdowns wanted, their deadlines, and which of them are undone.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::decide::Order;
@@ -8,7 +9,7 @@ use super::draft::Draft;
 use super::takeover::Kind;
 use super::{Fact, RunRecord, State};
 use crate::runbook::{self, PlannedStep};
-use crate::site::{Cause, DomainName, Gate, OnTrigger, RunId, Step, Verdict};
+use crate::site::{Cause, DomainName, Gate, OnTrigger, RunId, Step, StepId, Verdict};
 
 /// A deadline is shared out anew when it moved by this much at least, or by a tenth of what is left.
 const WORTH_A_CUT: Duration = Duration::from_secs(5);
@@ -72,12 +73,8 @@ fn stands(state: &State, domain: &DomainName) -> bool {
 
 /// Domains whose trigger stands, was decided while armed, and for which no shutdown was begun since.
 pub(super) fn unanswered(state: &State) -> BTreeSet<DomainName> {
-    let answered = |domain: &DomainName, since| {
-        let answers = |record: &&std::sync::Arc<RunRecord>| {
-            record.started >= since && matches!(&record.cause, Cause::Ups { domains } if domains.contains(domain))
-        };
-        state.runs.iter().filter(|record| Kind::of(&record.run.book.kind) == Some(Kind::Shutdown)).any(|record| answers(&record))
-    };
+    let answered =
+        |domain: &DomainName, since| state.runs.iter().filter(|record| is_shutdown(record)).any(|record| record.answers(domain, since));
     let wanted = state.triggers.iter().filter(|(_, trigger)| trigger.cleared.is_none() && trigger.would_act != OnTrigger::Observe);
     wanted.filter(|(domain, trigger)| !answered(domain, trigger.at)).map(|(domain, _)| domain.clone()).collect()
 }
@@ -98,9 +95,10 @@ pub(super) fn runtime(draft: &mut Draft<'_>, left: &BTreeMap<DomainName, Duratio
     for id in shutdowns {
         let Some(record) = draft.state.run(&id) else { continue };
         let left = match &record.cause {
-            Cause::Ups { domains } => left.iter().filter(|(domain, _)| domains.contains(*domain)).map(|(_, left)| *left).min(),
-            // The shutdown that a trigger wants follows once this one has ended, and needs its half.
-            Cause::Person if !unanswered(&draft.state).is_empty() => left.values().copied().min().map(|left| left / 2),
+            Cause::Ups { .. } => {
+                let domains = record.domains();
+                left.iter().filter(|(domain, _)| domains.contains(*domain)).map(|(_, left)| *left).min()
+            }
             Cause::Person | Cause::PowerFailedAgain | Cause::Boot => left.values().copied().min(),
         };
         if let Some(left) = left {
@@ -109,9 +107,11 @@ pub(super) fn runtime(draft: &mut Draft<'_>, left: &BTreeMap<DomainName, Duratio
     }
 }
 
-/// Shares out the time that is left to a run, where it is not about what was shared out before.
+/// Shares out the time that is left to a run, where it is not about what was shared out before. `left`: until the power is gone.
 pub(super) fn recut(draft: &mut Draft<'_>, id: &RunId, left: Duration) {
     let Some(record) = draft.state.run(id) else { return };
+    // What it has set in motion has to be over by then.
+    let left = left.saturating_sub(record.run.book.tail);
     // A reading near zero must not end it with hosts still on: their stops are tried whatever the battery says.
     let left = left.max(runbook::least(&record.run));
     let deadline = draft.now.boot.saturating_add(left);
@@ -122,24 +122,50 @@ pub(super) fn recut(draft: &mut Draft<'_>, id: &RunId, left: Duration) {
     }
 }
 
-/// A shutdown that only a failing UPS asked for is undone when all of its domains are back on the mains, before its point of no return.
+/// Before the point of no return: a shutdown that only failing UPSes asked for is undone when all of their domains are back on the mains;
+/// one that was raised by them goes on as it was asked for.
 pub(super) fn undo_where_mains_are_back(draft: &mut Draft<'_>) {
-    let back: Vec<RunId> = draft
-        .state
-        .active()
-        .filter(|record| {
-            is_shutdown(record) && record.run.cancel.is_none() && !record.run.committed() && mains_are_back(&draft.state, record)
-        })
-        .map(|record| record.id.clone())
-        .collect();
-    for run in back {
-        draft.add(Fact::CancelRequested { run, because: "the mains are back".to_owned() });
+    let undone = |record: &&Arc<RunRecord>| {
+        is_shutdown(record) && record.run.cancel.is_none() && !record.run.committed() && mains_are_back(&draft.state, record)
+    };
+    let back: Vec<Arc<RunRecord>> = draft.state.active().filter(undone).cloned().collect();
+    for record in back {
+        let (run, because) = (record.id.clone(), "the mains are back".to_owned());
+        draft.add(match record.cause {
+            Cause::Ups { .. } => Fact::CancelRequested { run, because },
+            Cause::Person | Cause::PowerFailedAgain | Cause::Boot => lowered(&record, because),
+        });
     }
 }
 
 fn mains_are_back(state: &State, record: &RunRecord) -> bool {
     let online = |domain| state.domains.get(domain).is_some_and(|belief| belief.verdict == Verdict::Online) && !stands(state, domain);
-    matches!(&record.cause, Cause::Ups { domains } if domains.iter().all(online))
+    let domains = record.domains();
+    !domains.is_empty() && domains.iter().all(online)
+}
+
+/// Power-offs and what belongs to them are not taken any more; a stop of further nodes that has begun is not left half-way.
+fn lowered(record: &RunRecord, because: String) -> Fact {
+    let of_power = |id: &&StepId| record.run.book.step(id).is_some_and(|step| is_of_power(&step.action));
+    let raises = || record.raised.iter().filter(|raised| raised.lowered.is_none());
+    let steps: BTreeSet<_> = raises().flat_map(|raised| &raised.added).filter(of_power).cloned().collect();
+    let others = raises().flat_map(|raised| &raised.added).any(|id| !steps.contains(id));
+    let title = match raises().next() {
+        Some(first) if !others => first.before.clone(),
+        _ => format!("{}, but for the power-offs", record.run.book.title),
+    };
+    Fact::RunLowered { run: record.id.clone(), because, steps, title }
+}
+
+fn is_of_power(step: &Step) -> bool {
+    matches!(
+        step,
+        Step::PowerOff { .. }
+            | Step::PowerOffThisHost { .. }
+            | Step::CutOutlets { .. }
+            | Step::SetFsd { .. }
+            | Step::AwaitSecondaries { .. }
+    )
 }
 
 fn is_shutdown(record: &RunRecord) -> bool {

@@ -1,5 +1,6 @@
 //! What is decided once, after the stored facts were folded: what becomes of the runs that an earlier life left behind.
 
+use super::decide::Order;
 use super::draft::Draft;
 use super::takeover::{Kind, OnRestart, on_restart};
 use super::{Adopted, Fact, RunRecord, comeback, outage};
@@ -21,6 +22,7 @@ pub(super) fn recover(draft: &mut Draft<'_>, version: &str, settings: &Adopted, 
     }
     outage::want_shutdown(draft);
     say_farewell_again(draft);
+    withdraw_again(draft);
     comeback::at_start(draft, before.as_ref());
 }
 
@@ -30,6 +32,15 @@ fn report_again(draft: &mut Draft<'_>) {
     let newest = draft.state.runs.iter().rev().find(|record| Kind::of(&record.run.book.kind) == Some(Kind::Shutdown));
     if let Some(id) = newest.filter(|record| record.run.outcome.is_some()).map(|record| record.id.clone()) {
         draft.report(&id);
+    }
+}
+
+/// The newest run of this boot was recorded, and metisd stopped before what it had told the shutdown hook was taken back.
+fn withdraw_again(draft: &mut Draft<'_>) {
+    let newest = draft.state.runs.iter().rfind(|record| Kind::of(&record.run.book.kind) == Some(Kind::Shutdown));
+    let ended = newest.filter(|record| record.boot_id == draft.now.boot_id && record.run.outcome.is_some());
+    if let Some(id) = ended.map(|record| record.id.clone()) {
+        draft.withdraw_outlets(&id);
     }
 }
 
@@ -46,6 +57,10 @@ pub(super) fn this_host(draft: &mut Draft<'_>, goes_down: bool) {
     let known = draft.state.going_down.is_some();
     if !goes_down && known {
         draft.add(Fact::HostStays);
+        let ordered = draft.state.farewell.as_ref().and_then(|id| draft.state.run(id));
+        if let Some(run) = ordered.filter(|record| record.boot_id == draft.now.boot_id).map(|record| record.id.clone()) {
+            draft.order(Order::WithdrawOutlets { run });
+        }
     } else if goes_down && !known {
         // It goes as soon as it took the order, which may be heard before that is recorded.
         let newest = draft.state.runs.iter().rev().find(|record| Kind::of(&record.run.book.kind) == Some(Kind::Shutdown));

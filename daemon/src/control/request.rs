@@ -1,5 +1,6 @@
 //! What is decided on what callers ask.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -8,6 +9,7 @@ use super::draft::Draft;
 use super::recover::left_behind;
 use super::takeover::{IMAGES_AT_ONCE, Kind, OnStop, Takeover, begins_on_a_host_that_goes_down, clash, needs_journal, on_stop, takeover};
 use super::{ClaimRecord, Fact, Reply, RunRecord, State, outage};
+use crate::cluster::shutdown;
 use crate::runbook::{Runbook, Status};
 use crate::site::{Cause, Change, Claim, Guard, ObjectRef, OnTrigger, RunId, SettingsDigest, Step, StepId};
 
@@ -17,14 +19,16 @@ const LISTED: usize = 5;
 /// Admits a plan, or says everything that stands in its way.
 pub(super) fn admit(draft: &mut Draft<'_>, requester: &str, book: &Runbook<Step>, cause: &Cause, within: Option<Duration>) -> Reply {
     let mut guards = book.refusals.clone();
-    let mut preempted = Vec::new();
+    let (mut preempted, mut raised) = (Vec::new(), Vec::new());
     match Kind::of(&book.kind) {
         Some(kind) => {
             guards.extend(general(&draft.state, kind));
             for record in draft.state.active() {
-                match against(kind, book, record) {
+                match against(kind, book, cause, record) {
                     Takeover::Beside => {}
                     Takeover::Preempts => preempted.push(record.id.clone()),
+                    Takeover::Raises if raised.is_empty() => raised.push(record.id.clone()),
+                    Takeover::Raises => guards.push(busy(record, "it stops some of the same hosts, and so does another one")),
                     Takeover::Refused(why) => guards.push(busy(record, why)),
                 }
             }
@@ -37,17 +41,36 @@ pub(super) fn admit(draft: &mut Draft<'_>, requester: &str, book: &Runbook<Step>
     if !guards.is_empty() {
         return Reply::Refused { guards };
     }
-    let run = RunId::new(format!("{}-{}", book.kind, draft.state.run_numbers.saturating_add(1)));
+    let next = || RunId::new(format!("{}-{}", book.kind, draft.state.run_numbers.saturating_add(1)));
+    let run = raised.first().cloned().unwrap_or_else(next);
     for other in preempted {
         draft.add(Fact::CancelRequested { run: other, because: format!("pre-empted by {run}") });
     }
-    let settings = draft.state.settings.as_ref().map_or_else(|| SettingsDigest::new(""), |settings| settings.adopted.digest.clone());
-    let (runbook, requester, boot_id) = (Box::new(book.clone()), requester.to_owned(), draft.now.boot_id.clone());
-    draft.add(Fact::RunAdmitted { run: run.clone(), runbook, requester, settings, boot_id, cause: cause.clone(), deadline: None });
+    let fact = match draft.state.run(&run) {
+        Some(record) => raise(record, book, requester, cause),
+        None => begin(draft, &run, book, requester, cause),
+    };
+    draft.add(fact);
     if let Some(left) = within {
         outage::recut(draft, &run, left);
     }
     Reply::Admitted { run }
+}
+
+fn begin(draft: &Draft<'_>, run: &RunId, book: &Runbook<Step>, requester: &str, cause: &Cause) -> Fact {
+    let settings = draft.state.settings.as_ref().map_or_else(|| SettingsDigest::new(""), |settings| settings.adopted.digest.clone());
+    let (runbook, requester, boot_id) = (Box::new(book.clone()), requester.to_owned(), draft.now.boot_id.clone());
+    Fact::RunAdmitted { run: run.clone(), runbook, requester, settings, boot_id, cause: cause.clone(), deadline: None }
+}
+
+/// A shutdown that is under way does what the failing UPS wants as well.
+fn raise(record: &RunRecord, book: &Runbook<Step>, requester: &str, cause: &Cause) -> Fact {
+    let domains = match cause {
+        Cause::Ups { domains } => domains.clone(),
+        Cause::Person | Cause::PowerFailedAgain | Cause::Boot => BTreeSet::new(),
+    };
+    let runbook = Box::new(shutdown::join(&record.run, book));
+    Fact::RunRaised { run: record.id.clone(), runbook, requester: requester.to_owned(), domains }
 }
 
 /// Records what a step is about to change: undone later is what stands here, and nothing else.
@@ -137,9 +160,12 @@ fn general(state: &State, kind: Kind) -> Vec<Guard> {
 }
 
 /// A run of a kind that this metis does not know keeps everything else out.
-fn against(newcomer: Kind, book: &Runbook<Step>, record: &RunRecord) -> Takeover {
+fn against(newcomer: Kind, book: &Runbook<Step>, cause: &Cause, record: &RunRecord) -> Takeover {
     match Kind::of(&record.run.book.kind) {
-        Some(running) => takeover(newcomer, running, clash(book, &record.run.book)),
+        Some(running) => match takeover(newcomer, running, clash(book, &record.run.book), cause.emergency()) {
+            Takeover::Raises if record.run.cancel.is_some() => Takeover::Refused("it is being undone"),
+            verdict => verdict,
+        },
         None => Takeover::Refused("this metis does not know its kind"),
     }
 }

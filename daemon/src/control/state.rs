@@ -1,6 +1,6 @@
 //! What the facts add up to.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -169,6 +169,44 @@ pub struct RunRecord {
     pub reason: String,
     /// Journal position of its newest fact.
     pub seq: u64,
+    /// Failing UPSes that it was raised for while it was under way, oldest first.
+    #[serde(default)]
+    pub raised: Vec<Raised>,
+}
+
+/// That a run does what a failing UPS wants as well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Raised {
+    /// When.
+    pub at: Timestamp,
+    /// Who asked, for people.
+    pub requester: String,
+    /// Domains that were about to lose power.
+    pub domains: BTreeSet<DomainName>,
+    /// Steps that came in by it.
+    pub added: BTreeSet<StepId>,
+    /// What it did before, one line for people.
+    pub before: String,
+    /// When that was not wanted any more; `None`: it is.
+    pub lowered: Option<Timestamp>,
+}
+
+impl RunRecord {
+    /// Domains for which it is an emergency.
+    pub fn domains(&self) -> BTreeSet<DomainName> {
+        let own = match &self.cause {
+            Cause::Ups { domains } => domains.clone(),
+            Cause::Person | Cause::PowerFailedAgain | Cause::Boot => BTreeSet::new(),
+        };
+        let raised = self.raised.iter().filter(|raised| raised.lowered.is_none()).flat_map(|raised| raised.domains.iter().cloned());
+        own.into_iter().chain(raised).collect()
+    }
+
+    /// Whether it was begun, or raised, for that domain since then.
+    pub fn answers(&self, domain: &DomainName, since: Timestamp) -> bool {
+        let own = self.started >= since && matches!(&self.cause, Cause::Ups { domains } if domains.contains(domain));
+        own || self.raised.iter().any(|raised| raised.at >= since && raised.domains.contains(domain))
+    }
 }
 
 impl State {

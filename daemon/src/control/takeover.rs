@@ -50,14 +50,17 @@ pub enum Takeover {
     Refused(&'static str),
     /// The run that is under way is cancelled.
     Preempts,
+    /// The run that is under way goes on, and does what the newcomer wants as well.
+    Raises,
 }
 
-/// The table. `clash`: both write to the same device, or stop the same host.
-pub fn takeover(newcomer: Kind, running: Kind, clash: bool) -> Takeover {
+/// The table. `clash`: both write to the same device, or stop the same host. `emergency`: a UPS asks for the newcomer.
+pub fn takeover(newcomer: Kind, running: Kind, clash: bool, emergency: bool) -> Takeover {
     use Kind::{Burn, Image, Shutdown, Startup};
-    use Takeover::{Beside, Preempts, Refused};
+    use Takeover::{Beside, Preempts, Raises, Refused};
     match (newcomer, running) {
         (Burn, Burn) if clash => Refused("it writes to the same device"),
+        (Shutdown, Shutdown) if clash && emergency => Raises,
         (Shutdown, Shutdown) if clash => Refused("it stops some of the same hosts"),
         (Burn | Startup, Burn | Image) | (Image, Burn | Image | Startup) | (Shutdown, Shutdown) => Beside,
         (Burn | Image, Shutdown) => Refused("the site is being shut down"),

@@ -33,6 +33,8 @@ impl Fact {
             Self::TriggerDecided { domain, because, .. } => format!("power domain {domain} is about to lose power: {because}"),
             Self::TriggerCleared { domain, because } => format!("power domain {domain}: trigger cleared: {because}"),
             Self::RunAdmitted { runbook, requester, .. } => format!("{}, asked for by {requester}", runbook.title),
+            Self::RunRaised { runbook, requester, .. } => format!("raised by {requester}: {}", runbook.title),
+            Self::RunLowered { because, title, .. } => format!("{because}: {title}, and nothing beyond that"),
             Self::LimitsCut { limits, .. } => format!("the time that is left was shared out anew among {} steps", limits.len()),
             Self::Claimed { claims, .. } => {
                 format!("about to change {}", join(claims.iter().map(|claim| format!("{} ({})", claim.object, change(claim.change)))))
@@ -190,6 +192,7 @@ fn level(told: &Told) -> Level {
         | Fact::HostGoesDown { by: None, .. }
         | Fact::ClockJumped { .. }
         | Fact::RunHeld { .. }
+        | Fact::RunRaised { .. }
         | Fact::StepAborted { .. } => Level::WARN,
         // What goes on at once was a look, not a failure.
         Fact::StepWaits { until, .. } if *until > told.stamp.now.boot => Level::WARN,

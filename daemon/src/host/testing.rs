@@ -15,6 +15,7 @@ pub fn ssh_host(address: &str, port: u16) -> Host {
         host_keys: Vec::new(),
         sudo: true,
         returns: Returns::ByHand,
+        mac: None,
         k3s: None,
         this_host: false,
         domains: std::collections::BTreeSet::new(),

@@ -53,6 +53,9 @@ fn returns(host: &Host, cut: &BTreeSet<UpsName>, after: &Aftermath<'_>) -> Strin
             "when a person presses its button: its power stayed on, and only power that goes and returns starts it (ac-cycle)"
         }
         Returns::AcCycle => "by itself if its power really goes and returns, else when a person presses its button (ac-cycle)",
+        Returns::WakeOnLan if host.mac.is_none() => {
+            "when a person presses its button: its MAC address is not known, so that no magic packet wakes it (wake-on-lan)"
+        }
         Returns::WakeOnLan => "by a magic packet (wake-on-lan)",
         Returns::ByHand => "when a person presses its button (by-hand)",
     };
@@ -69,14 +72,14 @@ pub(super) fn left(claims: &[Claim]) -> BTreeMap<&'static str, Vec<String>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::runbook::{Mode, Phase, PlannedStep, Runbook};
     use crate::site::{Access, ObjectRef, StepId};
     use jiff::Timestamp;
     use std::time::Duration;
 
-    fn host(name: &str, returns: Returns, domains: &[&str]) -> Host {
+    pub(in crate::report) fn host(name: &str, returns: Returns, domains: &[&str]) -> Host {
         Host {
             name: name.into(),
             node_name: name.to_owned(),
@@ -88,6 +91,7 @@ mod tests {
             host_keys: Vec::new(),
             sudo: false,
             returns,
+            mac: Some("00:1b:21:3a:4f:5e".to_owned()),
             k3s: None,
             this_host: false,
             domains: domains.iter().map(|domain| DomainName::new(*domain)).collect(),

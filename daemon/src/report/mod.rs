@@ -3,14 +3,14 @@
 //! The file is one JSON object, [`Report`], field by field as documented here; times are RFC 3339 in UTC, durations whole seconds, and
 //! what does not apply is `null` or empty, never missing. [`SCHEMA`] counts up when a field changes its meaning or goes; new ones may come.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::runbook::{Outcome, Phase, PlannedStep, Run, Status};
-use crate::site::{BootId, Cause, NodeName, RunId, SettingsDigest, Step};
+use crate::site::{BootId, Cause, DomainName, NodeName, RunId, SettingsDigest, Step};
 
 mod left;
 mod story;
@@ -53,6 +53,21 @@ pub struct Subject<'a> {
     pub locks: &'a [String],
     /// What it leaves behind.
     pub after: Aftermath<'a>,
+    /// Failing UPSes that it was raised for, oldest first.
+    pub raised: &'a [RaisedReport],
+}
+
+/// That a run did what a failing UPS wanted as well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RaisedReport {
+    /// When.
+    pub at: Timestamp,
+    /// Who asked, for people.
+    pub requested_by: String,
+    /// Domains that were about to lose power.
+    pub domains: BTreeSet<DomainName>,
+    /// When the mains were back and the run went on as it was; null: it did not.
+    pub lowered: Option<Timestamp>,
 }
 
 /// What was read when a UPS was the reason.
@@ -87,8 +102,10 @@ pub struct Report {
     pub requested_by: String,
     /// Why it was begun: `{"cause": "person"}`, `{"cause": "ups", "domains": […]}`, `{"cause": "power-failed-again"}`, `{"cause": "boot"}`.
     pub cause: Cause,
-    /// What the battery said when it was begun; null where that was no reason.
+    /// What the battery said when it was begun or raised; null where that was no reason.
     pub trigger: Option<TriggerReading>,
+    /// Failing UPSes that it was raised for while it was under way, oldest first; empty where there was none.
+    pub raised: Vec<RaisedReport>,
     /// The settings it was pinned to.
     pub settings_digest: SettingsDigest,
     /// The boot it belonged to.
@@ -97,6 +114,8 @@ pub struct Report {
     pub span: Span,
     /// How long the plan was expected to take; compare `span.seconds`.
     pub predicted_seconds: u64,
+    /// Hosts that it ordered to power off were given so long to be off; deadlines leave room for it.
+    pub tail_seconds: u64,
     /// Seconds that were left when it ended, counted to the newest deadline; negative: too late. Null where it had no deadline.
     pub margin_seconds: Option<i64>,
     /// Its time line.
@@ -113,6 +132,8 @@ pub struct Report {
     pub powered_off: BTreeMap<NodeName, String>,
     /// What it changed and has not undone when it ended: `suspended`, `cordoned`, `stopped`, `powered-off` → objects.
     pub left: BTreeMap<&'static str, Vec<String>>,
+    /// Rungs that drains took beyond plain eviction, and whatever else was worth telling, step by step in the order of the plan.
+    pub rungs: Vec<RungReport>,
     /// What was said before it began.
     pub warnings: Vec<String>,
 }
@@ -135,8 +156,21 @@ pub struct PhaseReport {
     pub name: String,
     /// From its first step's begin to its last step's end; null where none began.
     pub span: Option<Span>,
+    /// How long it was expected to take; compare `span.seconds`.
+    pub predicted_seconds: u64,
     /// Its steps.
     pub steps: Vec<StepReport>,
+}
+
+/// What a drain resorted to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RungReport {
+    /// The step, e.g. `drain.titan-13`.
+    pub step: String,
+    /// The host.
+    pub host: Option<NodeName>,
+    /// What was told, oldest first.
+    pub taken: Vec<String>,
 }
 
 /// One step of the time line.
@@ -175,6 +209,8 @@ pub struct HostStep {
     pub status: Status,
     /// Null where it never began.
     pub span: Option<Span>,
+    /// How long it was expected to take; compare `span.seconds`.
+    pub predicted_seconds: u64,
 }
 
 impl Span {
@@ -201,12 +237,15 @@ pub fn report(subject: &Subject<'_>) -> Report {
         requested_by: subject.requester.to_owned(),
         cause: subject.cause.clone(),
         trigger: subject.trigger.cloned(),
+        raised: subject.raised.to_vec(),
         settings_digest: subject.settings.clone(),
         boot_id: subject.boot_id.clone(),
         span: Span::new(subject.started, subject.ended),
         predicted_seconds: book.predicted().as_secs(),
+        tail_seconds: book.tail.as_secs(),
         margin_seconds: margin.map(|(deadline, ended)| seconds_between(ended, deadline)),
         hosts: by_host(phases.iter().chain(&undone)),
+        rungs: phases.iter().flat_map(|phase| &phase.steps).filter_map(rungs).collect(),
         abandoned: if run.cancel.is_some() { BTreeMap::new() } else { abandoned(run) },
         overridden_locks: overridden_locks(subject),
         powered_off: left::off(run, &subject.after),
@@ -215,6 +254,13 @@ pub fn report(subject: &Subject<'_>) -> Report {
         undone,
         warnings: book.warnings.clone(),
     }
+}
+
+/// What a drain told on its way but for its first word, which is how many pods there are.
+fn rungs(step: &StepReport) -> Option<RungReport> {
+    let is_rung = |told: &&String| step.kind == "node.drain" && !told.contains(" pods to evict");
+    let taken: Vec<_> = step.milestones.iter().filter(is_rung).cloned().collect();
+    (!taken.is_empty()).then(|| RungReport { step: step.id.clone(), host: step.host.clone(), taken })
 }
 
 fn seconds_between(from: Duration, to: Duration) -> i64 {
@@ -226,7 +272,8 @@ fn phase_report(subject: &Subject<'_>, phase: &Phase<Step>) -> PhaseReport {
     let steps: Vec<_> = phase.steps.iter().map(|step| step_report(subject, step)).collect();
     let spans = || steps.iter().filter_map(|step| step.span);
     let span = spans().map(|span| span.started).min().zip(spans().map(|span| span.ended).max());
-    PhaseReport { name: phase.name.clone(), span: span.map(|(started, ended)| Span::new(started, ended)), steps }
+    let span = span.map(|(started, ended)| Span::new(started, ended));
+    PhaseReport { name: phase.name.clone(), span, predicted_seconds: phase.predicted().as_secs(), steps }
 }
 
 fn step_report(subject: &Subject<'_>, step: &PlannedStep<Step>) -> StepReport {
@@ -250,7 +297,8 @@ fn by_host<'a>(phases: impl Iterator<Item = &'a PhaseReport>) -> BTreeMap<NodeNa
     let mut hosts: BTreeMap<NodeName, Vec<HostStep>> = BTreeMap::new();
     for step in phases.flat_map(|phase| &phase.steps) {
         if let Some(host) = &step.host {
-            hosts.entry(host.clone()).or_default().push(HostStep { id: step.id.clone(), status: step.status, span: step.span });
+            let StepReport { status, span, predicted_seconds, .. } = *step;
+            hosts.entry(host.clone()).or_default().push(HostStep { id: step.id.clone(), status, span, predicted_seconds });
         }
     }
     for steps in hosts.values_mut() {

@@ -21,6 +21,12 @@ impl Report {
         if let Some(trigger) = &self.trigger {
             story = format!("{story}. Begun because {}", trigger.because);
         }
+        for raised in &self.raised {
+            story = format!("{story}. Raised at {} by {}", raised.at, raised.requested_by);
+            if let Some(lowered) = raised.lowered {
+                story = format!("{story} until the mains were back at {lowered}");
+            }
+        }
         let part =
             |name: &str, words: Vec<String>| if words.is_empty() { String::new() } else { format!(". {name}: {}", words.join(", ")) };
         let timed = |steps: &mut dyn Iterator<Item = &StepReport>| -> Vec<String> {

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 use super::story::words;
 use super::*;
 use crate::runbook::{Mode, OnFailure, Runbook};
-use crate::site::{Change, Claim, DomainName, K3sRole, ObjectRef, StepId, Topology};
+use crate::site::{Change, Claim, DomainName, K3sRole, ObjectRef, Returns, StepId, Topology};
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + seconds).unwrap()
@@ -51,6 +51,7 @@ fn reported(run: &Run<Step>, ended: i64, reason: &str) -> Report {
         reason,
         locks: &[],
         after: nothing(),
+        raised: &[],
     })
 }
 
@@ -161,6 +162,7 @@ fn outage(run: &Run<Step>, ended: i64, reason: &str, claims: &[Claim]) -> Report
         reason,
         locks: &[],
         after: Aftermath { claims, ..nothing() },
+        raised: &[],
     })
 }
 
@@ -258,6 +260,7 @@ fn locks_that_were_passed_over_are_named_by_host() {
             ended: at(3),
             ended_boot: None,
             reason: "",
+            raised: &[],
             locks,
             after: nothing(),
         })
@@ -270,4 +273,99 @@ fn locks_that_were_passed_over_are_named_by_host() {
         "{story}"
     );
     assert_eq!(of(&[]).overridden_locks.len(), 1);
+}
+
+/// Two workers of which one was dead, stopped by a person and raised by a UPS: the example of the README.
+fn documented() -> Report {
+    let step = |id: &str, title: &str, action: Step, predicted: u64| PlannedStep {
+        predicted: Duration::from_secs(predicted),
+        on_failure: OnFailure::Continue,
+        ..PlannedStep::act(id, title, action, Duration::from_secs(45))
+    };
+    let drain = Step::Drain { node: "titan-13".into(), cordon_only: false };
+    let off = |node: &str| Step::PowerOff { node: node.into() };
+    let phases = vec![
+        Phase::serial("drain", vec![step("drain.titan-13", "titan-13: cordon and drain", drain, 40)]),
+        Phase {
+            name: "power off".into(),
+            concurrency: 16,
+            steps: vec![
+                step("poweroff.titan-13", "titan-13: power off", off("titan-13"), 3),
+                step("poweroff.titan-15", "titan-15: power off", off("titan-15"), 3),
+            ],
+        },
+    ];
+    let warnings = vec!["not Ready, so probably out of reach; cordoned, not drained: titan-15".to_owned()];
+    let tail = Duration::from_secs(30);
+    let mut run = Run::new(Runbook { warnings, tail, ..Runbook::new("shutdown", "stop the cluster and power off 2 hosts", phases) });
+    run.deadline = Some(Duration::from_secs(100));
+    run.milestone(&"drain.titan-13".into(), "titan-13: 31 pods to evict; 4 stay of a DaemonSet");
+    run.milestone(&"drain.titan-13".into(), "titan-13: disable-eviction (disruption budgets do not count): media/jellyfin-0");
+    walk(&mut run, "drain.titan-13", 1, 2, 40, Status::Done, "31 pods gone");
+    walk(&mut run, "poweroff.titan-13", 1, 40, 41, Status::Done, "took the order to power off");
+    walk(&mut run, "poweroff.titan-15", 1, 40, 45, Status::Failed, "titan-15: no connection to 192.168.22.45:2277: Connection refused");
+    run.finished(Outcome::Degraded);
+    let trigger = TriggerReading {
+        at: at(9),
+        because: "pyrphoros@localhost: on battery with 110 s of runtime left, 330 s are needed (1.10 x 300 s budget)".into(),
+        runtime_seconds: Some(110),
+        budget_seconds: 300,
+    };
+    let host = super::left::tests::host("titan-13", Returns::ByHand, &["pyrphoros"]);
+    let topology = Topology { hosts: [(host.name.clone(), host)].into(), ..Topology::default() };
+    let claim = |kind: &str, change| Claim { object: ObjectRef::new(kind, "", "titan-13"), change, expires: None };
+    let claims = [claim("Node", Change::Cordoned), claim("Host", Change::PoweredOff)];
+    let raised = RaisedReport {
+        at: at(10),
+        requested_by: "the failing power of pyrphoros".into(),
+        domains: ["pyrphoros".into()].into(),
+        lowered: None,
+    };
+    report(&Subject {
+        id: &RunId::new("shutdown-3"),
+        run: &run,
+        requester: "erika (uid 1000)",
+        cause: &Cause::Person,
+        trigger: Some(&trigger),
+        settings: &SettingsDigest::new("5d41402abc4b2a76b9719d911017c592"),
+        boot_id: &BootId::new("0d7d4a2e-6a53-4a0f-9b0e-7d7b1d1f0c55"),
+        started: at(0),
+        ended: at(45),
+        ended_boot: Some(Duration::from_secs(45)),
+        reason: "titan-15: power off: titan-15: no connection to 192.168.22.45:2277: Connection refused",
+        raised: &[raised],
+        locks: &[],
+        after: Aftermath { topology: &topology, claims: &claims, ..nothing() },
+    })
+}
+
+/// Every name of a field, at whatever depth; names of hosts are values.
+fn fields(value: &serde_json::Value, found: &mut BTreeSet<String>) {
+    match value {
+        serde_json::Value::Object(map) => {
+            for (name, value) in map {
+                if !name.starts_with("titan-") {
+                    found.insert(name.clone());
+                }
+                fields(value, found);
+            }
+        }
+        serde_json::Value::Array(items) => items.iter().for_each(|item| fields(item, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_readme_documents_the_file_as_it_is_written() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
+    let section = readme.split("### last-shutdown-report.json").nth(1).unwrap();
+    let (table, rest) = section.split_once("```json\n").unwrap();
+    let shown: serde_json::Value = serde_json::from_str(rest.split_once("```").unwrap().0).unwrap_or_default();
+    let written = serde_json::to_value(documented()).unwrap();
+    assert_eq!(shown, written, "the example of the README is to be:\n{written:#}");
+    let mut names = BTreeSet::new();
+    fields(&written, &mut names);
+    let undocumented: Vec<_> = names.iter().filter(|name| !table.contains(&format!("`{name}`"))).collect();
+    assert!(undocumented.is_empty(), "{undocumented:?}");
+    assert!(table.contains(&format!("version of this file's fields: {SCHEMA} ")));
 }

@@ -5,6 +5,7 @@
 
 mod cut;
 mod next;
+mod retry;
 mod run;
 mod settle;
 #[cfg(test)]
@@ -14,6 +15,7 @@ mod verdict;
 
 pub use cut::{cut, least};
 pub use next::{ABORT_GRACE, Order, next};
+pub use retry::Retry;
 pub use run::{Hold, MILESTONES_KEPT, Run, StepState};
 pub use settle::{resume, settle};
-pub use types::{Form, Limit, Mode, OnFailure, Outcome, Phase, PlannedStep, Replay, Retry, Runbook, Status, StepResult};
+pub use types::{Form, Limit, Mode, OnFailure, Outcome, Phase, PlannedStep, Replay, Runbook, Status, StepResult};

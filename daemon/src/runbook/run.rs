@@ -1,6 +1,6 @@
 //! A runbook in execution: its steps' states, and the changes that facts make to them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -214,6 +214,30 @@ impl<S> Run<S> {
             }
         }
         self.limits.extend(limits);
+    }
+
+    /// Its plan was joined with another: what is in both goes on where it stands, what is new has not begun.
+    pub fn joined(&mut self, book: Runbook<S>) {
+        self.states.retain(|id, _| book.step(id).is_some());
+        for step in book.steps() {
+            self.states.entry(step.id.clone()).or_default();
+        }
+        self.limits.retain(|id, _| book.step(id).is_some());
+        self.book = book;
+    }
+
+    /// These of its steps are not wanted any more, and it need not hurry; those of them that have begun go on.
+    pub fn withdrawn(&mut self, steps: &BTreeSet<StepId>, title: &str) {
+        let unbegun: BTreeSet<StepId> = steps.iter().filter(|id| self.status(id) == Status::Pending).cloned().collect();
+        for phase in &mut self.book.phases {
+            phase.steps.retain(|step| !unbegun.contains(&step.id));
+        }
+        self.book.phases.retain(|phase| !phase.steps.is_empty());
+        self.states.retain(|id, _| !unbegun.contains(id));
+        title.clone_into(&mut self.book.title);
+        self.deadline = None;
+        let states = &self.states;
+        self.limits.retain(|id, _| states.get(id).is_some_and(|state| state.status.ended()));
     }
 
     /// It has ended; what had not begun never will.

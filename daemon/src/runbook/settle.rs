@@ -44,6 +44,7 @@ fn after_act<S>(step: &PlannedStep<S>, state: &StepState, result: &StepResult, n
     let again = match result {
         StepResult::Done { .. } => return Status::Done,
         StepResult::Failed { permanent, .. } => !permanent,
+        StepResult::Unreached { .. } => !given_up(step, state, now),
         StepResult::NotReady { .. } | StepResult::CannotTell { .. } => true,
         StepResult::Cancelled { .. } => false,
     };
@@ -55,12 +56,19 @@ fn after_act<S>(step: &PlannedStep<S>, state: &StepState, result: &StepResult, n
     Status::Waiting { until: now.boot.saturating_add(step.retry.pause(state.acts)), then }
 }
 
+/// Whether nothing was reached for so long that the next attempt is not waited for.
+fn given_up<S>(step: &PlannedStep<S>, state: &StepState, now: &Now) -> bool {
+    let next = now.boot.saturating_add(step.retry.pause(state.acts));
+    step.unreached.is_some_and(|limit| next > state.patient_since.saturating_add(limit))
+}
+
 fn after_probe<S>(step: &PlannedStep<S>, state: &StepState, result: &StepResult, now: &Now) -> Status {
     match result {
         StepResult::Done { .. } => Status::Done,
         StepResult::NotReady { .. } if may_act(step, state) => Status::Waiting { until: now.boot, then: Mode::Act },
         StepResult::NotReady { .. } | StepResult::Cancelled { .. } | StepResult::Failed { permanent: true, .. } => Status::Failed,
-        StepResult::CannotTell { .. } | StepResult::Failed { .. } => {
+        StepResult::Unreached { .. } if given_up(step, state, now) => Status::Failed,
+        StepResult::CannotTell { .. } | StepResult::Failed { .. } | StepResult::Unreached { .. } => {
             let failures = state.unclear.saturating_add(1);
             if failures >= step.retry.attempts.max(1) {
                 Status::Failed
@@ -79,7 +87,9 @@ fn after_gate(state: &StepState, result: &StepResult, patience: Duration, every:
         StepResult::Cancelled { .. } | StepResult::Failed { permanent: true, .. } => Status::Failed,
         _ if !out_of_patience => again,
         StepResult::NotReady { .. } if next_remedy => Status::Waiting { until: now.boot, then: Mode::Remedy(state.remedies) },
-        StepResult::NotReady { .. } | StepResult::CannotTell { .. } | StepResult::Failed { .. } => Status::Failed,
+        StepResult::NotReady { .. } | StepResult::CannotTell { .. } | StepResult::Failed { .. } | StepResult::Unreached { .. } => {
+            Status::Failed
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::ABORT_GRACE;
+use super::{ABORT_GRACE, Retry};
 use crate::site::{Guard, StepId};
 
 /// A plan: what a dry run prints, a rehearsal simulates and an execution performs.
@@ -26,6 +26,9 @@ pub struct Runbook<S> {
     /// How long an attempt that was told to end is waited for.
     #[serde(default = "default_grace")]
     pub abort_grace: Duration,
+    /// What it has set in motion goes on for so long after its last step; a deadline leaves room for it.
+    #[serde(default)]
+    pub tail: Duration,
 }
 
 /// Runs of before it could be chosen.
@@ -44,6 +47,7 @@ impl<S> Runbook<S> {
             refusals: Vec::new(),
             unwind: Vec::new(),
             abort_grace: ABORT_GRACE,
+            tail: Duration::ZERO,
         }
     }
 
@@ -60,6 +64,11 @@ impl<S> Runbook<S> {
     /// How long it is expected to take: phases in turn, each as its concurrency allows.
     pub fn predicted(&self) -> Duration {
         self.phases.iter().map(Phase::predicted).fold(Duration::ZERO, Duration::saturating_add)
+    }
+
+    /// How long until all that it sets in motion is expected to be over.
+    pub fn needed(&self) -> Duration {
+        self.predicted().saturating_add(self.tail)
     }
 }
 
@@ -123,6 +132,9 @@ pub struct PlannedStep<S> {
     /// Point of no return: once it has begun the run is not undone any more, it goes on to its end.
     #[serde(default)]
     pub commits: bool,
+    /// It is given up where what it works on was not reached for so long ([`StepResult::Unreached`]); absent: only its limit ends it.
+    #[serde(default)]
+    pub unreached: Option<Duration>,
 }
 
 impl<S> PlannedStep<S> {
@@ -140,6 +152,7 @@ impl<S> PlannedStep<S> {
             by_hand: String::new(),
             retry: Retry::ONCE,
             commits: false,
+            unreached: None,
         }
     }
 }
@@ -223,27 +236,6 @@ impl Replay {
     }
 }
 
-/// How often a step is tried, and the pauses between.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Retry {
-    /// Attempts in all; 0 counts as 1.
-    pub attempts: u32,
-    /// Pause after the first failure; it doubles with each further one.
-    pub back_off: Duration,
-    /// Longest pause.
-    pub longest: Duration,
-}
-
-impl Retry {
-    /// No second attempt.
-    pub const ONCE: Self = Self { attempts: 1, back_off: Duration::ZERO, longest: Duration::ZERO };
-
-    /// The pause after that many failures.
-    pub fn pause(&self, failures: u32) -> Duration {
-        self.back_off.saturating_mul(1_u32 << failures.saturating_sub(1).min(16)).min(self.longest)
-    }
-}
-
 /// What a step is asked to do when it is started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -282,6 +274,11 @@ pub enum StepResult {
         /// Another attempt cannot succeed.
         permanent: bool,
     },
+    /// What it works on was not reached: nothing was done there.
+    Unreached {
+        /// What was tried, and what came of it.
+        detail: String,
+    },
     /// It was ended by its cancel token.
     Cancelled {
         /// In which state things were left.
@@ -297,6 +294,7 @@ impl StepResult {
             | Self::NotReady { detail }
             | Self::CannotTell { detail }
             | Self::Failed { detail, .. }
+            | Self::Unreached { detail }
             | Self::Cancelled { detail } => detail,
         }
     }

@@ -25,6 +25,8 @@ pub struct HostSettings {
     pub sudo: Option<bool>,
     /// How it comes back after its power was gone; `by-hand` where absent.
     pub returns: Option<Returns>,
+    /// MAC address that a magic packet wakes, `aa:bb:cc:dd:ee:ff`.
+    pub mac: Option<String>,
     /// Its name as a Kubernetes node; its host name where absent.
     pub node_name: Option<String>,
     /// Whether metis may stop and power it off at all; true where absent.
@@ -103,6 +105,8 @@ pub struct Host {
     pub sudo: bool,
     /// How it comes back.
     pub returns: Returns,
+    /// MAC address that a magic packet wakes.
+    pub mac: Option<String>,
     /// What k3s runs as there; `None`: it is outside the cluster.
     pub k3s: Option<K3sRole>,
     /// This is the host on which this metisd runs.

@@ -62,6 +62,7 @@ fn of_lab(hosts: &Hosts, role: Role) -> Host {
         host_keys: vec![hosts.host_key(role).fingerprint.clone()],
         sudo: true,
         returns: Returns::AcCycle,
+        mac: None,
         k3s: None,
         this_host: false,
         domains: std::collections::BTreeSet::new(),

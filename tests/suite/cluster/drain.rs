@@ -147,3 +147,43 @@ fn an_api_server_that_answers_429_500_nonsense_or_not_at_all_only_costs_time() {
     assert!(took < seconds(30), "{took:?}");
     assert_eq!(front.met().iter().filter(|met| met.contains("/eviction")).count(), 6, "{:?}", front.met());
 }
+
+#[test]
+fn an_api_server_under_load_is_asked_as_it_wishes_and_no_budget_is_blamed() {
+    const PODS: u32 = 120;
+    if !available("an API server under load") {
+        return;
+    }
+    let mut plane = Plane::start(&Options::default()).unwrap();
+    plane.kwok(&["titan-13", "titan-15"]).unwrap();
+    let pods = |name: &str, node| deployment(name, PODS / 2, node, "", "terminationGracePeriodSeconds: 1, ");
+    plane.apply(&[pods("web", "titan-13"), pods("api", "titan-15")].concat()).unwrap();
+    wait_ready(&plane, &["web", "api"]);
+    let front = plane.front().unwrap();
+    let metis = Metis::new(front.kubeconfig(), "", "");
+    // As API priority and fairness refuses: without a cause, with the time after which to come again.
+    let busy = Rule { method: "POST", path: "/eviction".to_owned(), times: Some(80), fault: Fault::Status(429, Some(3)) };
+    front.rules(vec![busy]);
+    let nodes = ["titan-13", "titan-15"];
+    metis.cordon(&nodes);
+    let drains = nodes.map(|node| metis.drain(node, &nodes, seconds(120), None));
+    let (mut gone, mut longest) = (0_u32, Duration::ZERO);
+    for (drained, told, took) in drains {
+        let drained = drained.unwrap();
+        assert_eq!((drained.left.len(), drained.rungs.len()), (0, 0), "{drained:?} {told:?}");
+        gone += drained.gone;
+        longest = longest.max(took);
+    }
+    assert_eq!((gone, front.met().len()), (PODS, 80));
+    assert!(longest >= seconds(3), "it was not left alone for as long as it said: {longest:?}");
+    let audit = plane.audit().unwrap();
+    let mine = |resource: &str| audit.iter().filter(|entry| entry.by_metis() && entry.resource == resource).collect::<Vec<_>>();
+    assert_eq!(mine("poddisruptionbudgets").len(), 0, "no budget refused anything");
+    let evictions = mine("pods/eviction");
+    assert_eq!(evictions.len(), PODS as usize, "each was granted once");
+    let ended =
+        |entry: &metis_tests::plane::audit::Entry| entry.line["stageTimestamp"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    let at_once = |at| evictions.iter().filter(|other| other.at <= at && ended(other) > at).count();
+    let most = evictions.iter().map(|entry| at_once(entry.at)).max().unwrap();
+    assert!(most <= 50, "{most} evictions at once");
+}

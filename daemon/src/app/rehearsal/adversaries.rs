@@ -41,6 +41,10 @@ async fn outage_against(faults: &[Fault]) {
     rehearsal.arm(OnTrigger::HostPoweroff).await;
     rehearsal.outage(RUNTIME, None, ended).await;
     assert!(rehearsal.elapsed() < Duration::from_secs(RUNTIME), "{faults:?}: it took {:?}", rehearsal.elapsed());
+    while rehearsal.site.model().hosts["titan-db"].on {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(rehearsal.elapsed() < Duration::from_secs(RUNTIME), "{faults:?}: this host is on when the battery is empty");
+    }
     tokio::time::sleep(Duration::from_secs(60)).await;
     let report = rehearsal.report();
     let model = rehearsal.site.model();

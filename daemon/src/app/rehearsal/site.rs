@@ -43,6 +43,12 @@ pub fn settings() -> Settings {
     config::from_strs(MAIN, INVENTORY).unwrap_or_else(|errors| panic!("{errors:?}"))
 }
 
+/// The same with that taken out and put in.
+pub fn settings_with(main: (&str, &str), inventory: (&str, &str)) -> Settings {
+    let (main, inventory) = (MAIN.replace(main.0, main.1), INVENTORY.replace(inventory.0, inventory.1));
+    config::from_strs(&main, &inventory).unwrap_or_else(|errors| panic!("{errors:?}"))
+}
+
 /// Every host on, k3s up, three Flux objects of which one is suspended by somebody else, two volumes attached.
 pub fn site() -> Site {
     let mut model = Model::default();

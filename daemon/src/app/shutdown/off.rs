@@ -21,7 +21,7 @@ impl Attempt<'_> {
         if !told {
             if silent && !matches!(locks, Ok(_) | Err(HostError::Denied(_) | HostError::Failed(_))) {
                 // One that was never reached must not look like one that is off.
-                hosts.probe(host, self.left()).await.map_err(of_host)?;
+                self.first(host, hosts.probe(host, self.patience()).await)?;
             }
             let claims = vec![Claim { object, change: Change::PoweredOff, expires: None }];
             claim(self.handle, &self.job.run, &self.job.step, claims).await.map_err(failed)?;

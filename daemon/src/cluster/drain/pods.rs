@@ -18,6 +18,9 @@ const SEEN_AFTER: Duration = Duration::from_secs(5);
 /// Finalizers hold a pod whose grace is over by so much.
 const HELD_AFTER: Duration = Duration::from_secs(2);
 
+/// An API server that refuses for its load and says no time is left alone for so long.
+const OVERLOADED: Duration = Duration::from_secs(1);
+
 /// What was asked of a pod, and what came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Said {
@@ -25,8 +28,10 @@ pub enum Said {
     Granted,
     /// It is not there any more, or another one of its name is.
     Gone,
-    /// 429: not now; why.
+    /// 429 for a disruption budget: not now; why, and when to ask again.
     NotNow(String, Option<Duration>),
+    /// 429 because the API server has too much to do; what it said, and when to ask again.
+    Busy(String, Option<Duration>),
     /// Never by eviction; why.
     Never(String),
     /// The call had no result; why.
@@ -162,6 +167,10 @@ impl Pods {
                 tracked.why = why;
                 tracked.standing.refused_until = now + pause(&task.uid, after);
             }
+            Said::Busy(why, after) => {
+                tracked.why = why;
+                tracked.standing.paused_until = now + after.unwrap_or(OVERLOADED) + spread(&task.uid);
+            }
             Said::Never(why) => {
                 tracked.why = why;
                 tracked.standing.hopeless = true;
@@ -272,8 +281,13 @@ impl Tracked {
     }
 }
 
-/// kubectl pauses 5 s after a 429; a second more or less, by UID, keeps a thousand pods from asking at once.
+/// kubectl pauses 5 s after a 429.
 fn pause(uid: &str, after: Option<Duration>) -> Duration {
+    after.unwrap_or(Duration::from_secs(4)).max(Duration::from_secs(4)) + spread(uid)
+}
+
+/// Up to two seconds, by UID: a thousand pods are not asked for at once again.
+fn spread(uid: &str) -> Duration {
     let hash = uid.bytes().fold(0u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)));
-    after.unwrap_or(Duration::from_secs(4)).max(Duration::from_secs(4)) + Duration::from_millis(hash % 2000)
+    Duration::from_millis(hash % 2000)
 }

@@ -296,8 +296,9 @@ pub fn answer(evict: bool, failure: &Failure) -> Said {
         Some(404) => Said::Gone,
         // The precondition: the name is another pod's by now.
         Some(409) if failure.to_string().contains("UID") => Said::Gone,
-        // Of a deletion it is no budget, but a server that has too much to do.
-        Some(429) if evict => Said::NotNow(failure.to_string(), failure.retry_after()),
+        Some(429) if evict && failure.has_cause("DisruptionBudget") => Said::NotNow(failure.to_string(), failure.retry_after()),
+        // No budget, but a server that has too much to do (API priority and fairness).
+        Some(429) => Said::Busy(failure.to_string(), failure.retry_after()),
         Some(403) if failure.has_cause("NamespaceTerminating") => Said::NotNow(failure.to_string(), None),
         Some(500) if evict && failure.to_string().contains("more than one PodDisruptionBudget") => Said::Never(failure.to_string()),
         _ => Said::Failed(failure.to_string()),

@@ -6,6 +6,9 @@ use crate::cluster::port::{Facts, NodeFacts};
 use crate::cluster::{Datastore, Settings, ShutdownMode, ShutdownOrder};
 use crate::site::{Access, DomainName, Host, K3sRole, NodeName, Topology, UpsName};
 
+/// No domain is left that the cluster could go on with.
+const EVERYTHING_FAILS: &str = "every power domain of the site fails";
+
 /// What is concerned.
 pub(super) struct Scope<'a> {
     topology: &'a Topology,
@@ -32,7 +35,11 @@ impl<'a> Scope<'a> {
     pub(super) fn of(settings: &'a Settings, topology: &'a Topology, facts: &'a Facts, order: &ShutdownOrder) -> Self {
         let seen: BTreeMap<_, _> = facts.nodes.iter().map(|node| (node.name.as_str(), node)).collect();
         let shed: BTreeSet<_> = topology.hosts.values().filter(|host| is_shed(host, order)).map(|host| &host.name).collect();
-        let because = if order.domains.is_some() { losses(settings, topology, facts, &seen, &shed) } else { Vec::new() };
+        let because = match &order.domains {
+            None => Vec::new(),
+            Some(failing) if topology.domains.keys().all(|domain| failing.contains(domain)) => vec![EVERYTHING_FAILS.to_owned()],
+            Some(_) => losses(settings, topology, facts, &seen, &shed),
+        };
         let whole_cluster = order.domains.is_none() || !because.is_empty();
         let concerned = |host: &&Host| host.k3s.is_some() && reachable(host) && (whole_cluster || shed.contains(&host.name));
         let stopped = topology.hosts.values().filter(concerned).map(|host| &host.name).collect();
@@ -111,10 +118,11 @@ pub(super) fn reachable(host: &Host) -> bool {
     host.access != Access::None
 }
 
-/// Whether all that feeds it fails. A host of which no feed is known is shed with the whole site only.
+/// Whether all that feeds it fails. A host of which no feed is known loses its power only where a person asks for the whole site: no UPS
+/// says that it has to.
 pub(super) fn is_shed(host: &Host, order: &ShutdownOrder) -> bool {
     match &order.domains {
-        None => true,
+        None => !order.cause.emergency() || !host.domains.is_empty(),
         Some(failing) => !host.domains.is_empty() && host.domains.is_subset(failing),
     }
 }

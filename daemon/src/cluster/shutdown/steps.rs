@@ -51,6 +51,16 @@ impl Maker<'_> {
         PlannedStep { limit, predicted, on_failure, by_hand, retry: UNTIL_LIMIT, ..PlannedStep::act(id, title, action, limit.ceiling) }
     }
 
+    /// As [`Maker::step`], of what is done on a host: one that is not reached does not hold up the others.
+    fn on_host(&self, id: String, title: String, action: Step, host: &Host, limit: Limit, by_hand: String) -> Planned {
+        let patience = self.settings.shutdown.unreachable_timeout;
+        let gone = self.scope.not_ready(host);
+        // The kubelet alone may be gone: to be reached and to act each gets that time.
+        let ceiling = if gone { limit.ceiling.min(patience.saturating_mul(2)) } else { limit.ceiling };
+        let step = self.step(id, title, action, host.name.as_str(), Limit { ceiling, ..limit }, by_hand);
+        Planned { unreached: Some(if gone { Duration::ZERO } else { patience }), ..step }
+    }
+
     fn calls(&self) -> Duration {
         self.settings.call_timeout.saturating_mul(CALLS)
     }
@@ -88,14 +98,14 @@ impl Maker<'_> {
                 let by_hand = by_hand::on(host, &format!("k3s etcd-snapshot save --name {SNAPSHOT}"));
                 let title = format!("{}: etcd snapshot", host.name);
                 // A second snapshot is a second file, and the oldest are pruned.
-                Some(self.step("etcd.snapshot".into(), title, action, host.name.as_str(), limit, by_hand))
+                Some(self.on_host("etcd.snapshot".into(), title, action, host, limit, by_hand))
             }
             Datastore::External { host, dump: Some(command) } => {
                 let host = self.scope.host(host)?;
                 let action = Step::DumpDatastore { node: host.name.clone(), command: command.clone() };
                 let (title, by_hand) = (format!("{}: dump the datastore", host.name), by_hand::shell_on(host, command));
                 // Nobody but its author knows whether it may run twice.
-                let step = self.step("datastore.dump".into(), title, action, host.name.as_str(), limit, by_hand);
+                let step = self.on_host("datastore.dump".into(), title, action, host, limit, by_hand);
                 Some(Planned { replay: Replay::NeverRepeat, ..step })
             }
             Datastore::External { dump: None, .. } | Datastore::Sqlite => None,
@@ -144,7 +154,7 @@ impl Maker<'_> {
         }
         let (node, limit) = (host.name.clone(), Limit::within(self.settings.shutdown.stop_timeout));
         let (title, by_hand) = (format!("{node}: stop {}", unit(role)), by_hand::on(host, &format!("systemctl stop {}", unit(role))));
-        let step = self.step(format!("stop.{node}"), title, Step::StopK3s { node, role }, host.name.as_str(), limit, by_hand);
+        let step = self.on_host(format!("stop.{node}"), title, Step::StopK3s { node, role }, host, limit, by_hand);
         Planned { commits: role == K3sRole::Server, ..step }
     }
 
@@ -152,7 +162,7 @@ impl Maker<'_> {
         let (node, role) = (host.name.clone(), K3sRole::Agent);
         let limit = Limit::within(self.settings.shutdown.stop_timeout);
         let (title, by_hand) = (format!("{node}: start {}", unit(role)), by_hand::on(host, &format!("systemctl start {}", unit(role))));
-        self.step(format!("start.{node}"), title, Step::StartK3s { node, role }, host.name.as_str(), limit, by_hand)
+        self.on_host(format!("start.{node}"), title, Step::StartK3s { node, role }, host, limit, by_hand)
     }
 
     pub(super) fn end_leftovers(&self, host: &Host) -> Planned {
@@ -161,7 +171,7 @@ impl Maker<'_> {
         let (node, limit) = (host.name.clone(), Limit { ceiling: self.settings.shutdown.stop_timeout, share });
         let by_hand = by_hand::shell_on(host, "/usr/local/bin/k3s-killall.sh; sync");
         let title = format!("{node}: end what k3s left");
-        self.step(format!("leftovers.{node}"), title, Step::EndLeftovers { node }, host.name.as_str(), limit, by_hand)
+        self.on_host(format!("leftovers.{node}"), title, Step::EndLeftovers { node }, host, limit, by_hand)
     }
 
     pub(super) fn set_fsd(&self, ups: &UpsName) -> Planned {
@@ -187,7 +197,7 @@ impl Maker<'_> {
         let (node, limit) = (host.name.clone(), Limit::within(self.settings.shutdown.poweroff_timeout));
         let by_hand = by_hand::on(host, "systemctl poweroff");
         let (id, title) = (format!("poweroff.{node}"), format!("{node}: power off"));
-        let step = self.step(id, title, Step::PowerOff { node }, host.name.as_str(), limit, by_hand);
+        let step = self.on_host(id, title, Step::PowerOff { node }, host, limit, by_hand);
         Planned { commits: true, ..step }
     }
 
@@ -199,6 +209,16 @@ impl Maker<'_> {
         // POWERDOWNFLAG of upsmon.conf(5), which NUT's own shutdown hook looks for.
         let step = self.step("outlets.cut".into(), title, action, "", limit, "sudo touch /etc/killpower".into());
         Planned { commits: true, ..step }
+    }
+
+    /// What the power-offs that it orders need beyond its last step.
+    pub(super) fn tail(&self) -> Duration {
+        let halt = self.settings.shutdown.halt_time;
+        match (self.scope.off().any(|host| host.this_host), self.scope.off().next()) {
+            (true, _) => halt.saturating_add(THIS_HOST_DELAY),
+            (false, Some(_)) => halt,
+            (false, None) => Duration::ZERO,
+        }
     }
 
     pub(super) fn power_off_this(&self, host: &Host) -> Planned {

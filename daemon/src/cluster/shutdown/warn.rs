@@ -38,8 +38,11 @@ fn names<'a>(hosts: impl Iterator<Item = &'a Host>) -> Vec<&'a str> {
 }
 
 fn extent(maker: &Maker<'_>, lines: &mut Vec<String>) {
-    if !maker.scope.because.is_empty() {
-        let because = maker.scope.because.join("; ");
+    let scope = maker.scope;
+    // Where all of it loses its power there is nothing to explain.
+    let keeps_power = scope.every_k3s().any(|host| !scope.shed.contains(&host.name));
+    if !scope.because.is_empty() && keeps_power {
+        let because = scope.because.join("; ");
         lines.push(format!("all k3s services stop, though only a part of the site loses its power: {because}"));
     }
 }
@@ -57,6 +60,11 @@ fn hosts(maker: &Maker<'_>, topology: &Topology, lines: &mut Vec<String>) {
             let others: Vec<_> = host.domains.difference(failing).map(ToString::to_string).collect();
             lines.push(format!("{} stays, it is fed by {} as well", host.name, others.join(", ")));
         }
+    }
+    let unfed = |host: &&Host| host.domains.is_empty() && reachable(host) && !scope.shed.contains(&host.name);
+    let on = names(topology.hosts.values().filter(unfed).filter(|host| host.this_host || scope.stopped.contains(&host.name)));
+    if maker.order.mode == ShutdownMode::HostPoweroff && !on.is_empty() {
+        lines.push(format!("not powered off, no UPS is known to feed them (power.domains): {}", few(&on)));
     }
     if maker.order.mode == ShutdownMode::HostPoweroff && !topology.hosts.values().any(|host| host.this_host) {
         lines.push("this host is not in the inventory (hosts.this_host): it stays on".to_owned());
@@ -130,7 +138,11 @@ fn volumes(maker: &Maker<'_>, lines: &mut Vec<String>) {
 
 fn returns(maker: &Maker<'_>, lines: &mut Vec<String>) {
     let mut by: BTreeMap<Returns, Vec<&str>> = BTreeMap::new();
-    for host in maker.scope.off() {
+    let asleep: Vec<&str> = names(maker.scope.off().filter(|host| host.returns == Returns::WakeOnLan && host.mac.is_none()));
+    if !asleep.is_empty() {
+        lines.push(format!("will not wake by themselves, their MAC address is not known (inventory: `host.mac`): {}", few(&asleep)));
+    }
+    for host in maker.scope.off().filter(|host| !asleep.contains(&host.name.as_str())) {
         by.entry(host.returns).or_default().push(host.name.as_str());
     }
     for (how, hosts) in by {
@@ -147,12 +159,12 @@ fn returns(maker: &Maker<'_>, lines: &mut Vec<String>) {
 /// What the runtime that is left does to the plan.
 fn time(maker: &Maker<'_>, book: &Runbook<Step>, lines: &mut Vec<String>) {
     let Some(remaining) = maker.order.remaining else { return };
-    let predicted = book.predicted();
-    if predicted > remaining {
-        lines.push(format!("expected to take {}, and {} are left", words(predicted), words(remaining)));
+    if book.needed() > remaining {
+        let tail = if book.tail.is_zero() { String::new() } else { format!(" and {} until the hosts are off", words(book.tail)) };
+        lines.push(format!("expected to take {}{tail}, and {} are left", words(book.predicted()), words(remaining)));
     }
     let run = Run::new(book.clone());
-    let limits = cut(&run, remaining);
+    let limits = cut(&run, remaining.saturating_sub(book.tail));
     for phase in &book.phases {
         let limit = |step: &crate::runbook::PlannedStep<Step>| limits.get(&step.id).copied().unwrap_or_default();
         let passed: Vec<_> = phase.steps.iter().filter(|step| limit(step).is_zero()).map(|step| step.title.as_str()).collect();

@@ -122,6 +122,8 @@ fn shutdown_settings(section: &Cursor<'_>) -> ShutdownSettings {
         snapshot_timeout: time(section, "snapshot_timeout", seconds(1), HOUR, seconds(60)),
         stop_timeout: time(section, "stop_timeout", seconds(1), HOUR, seconds(60)),
         poweroff_timeout: time(section, "poweroff_timeout", seconds(1), seconds(600), seconds(20)),
+        halt_time: time(section, "halt_time", seconds(1), seconds(600), seconds(30)),
+        unreachable_timeout: time(section, "unreachable_timeout", seconds(1), seconds(600), seconds(10)),
         secondaries_timeout: time(section, "secondaries_timeout", seconds(1), seconds(600), seconds(30)),
         protect: pods(section, "protect").unwrap_or_default(),
         storage_plane: pods(section, "storage_plane").unwrap_or_else(default_storage_plane),

@@ -10,7 +10,7 @@ use crate::config::cursor::{Mention, Report};
 use crate::config::diagnostic::Place;
 use crate::config::suggest::did_you_mean;
 use crate::config::values::{show_duration, split_host};
-use crate::site::{Access, Class, Inventory, K3sRole, Node, NodeSettings};
+use crate::site::{Access, Class, Inventory, K3sRole, Node, NodeSettings, Returns};
 
 /// Reports names that refer to nothing, things that exist twice, and settings that do not fit together.
 pub fn check(report: &Report, main: &MainDraft, inventory: Option<&InventoryDraft>) {
@@ -161,6 +161,7 @@ fn nodes(report: &Report, draft: &InventoryDraft, hosts: &HostsDraft) {
         }
         node_fits(report, places, &effective);
         access_fits(report, places, &effective, hosts);
+        returns_fit(report, places, &effective);
     }
 }
 
@@ -185,6 +186,16 @@ fn access_fits(report: &Report, places: &NodeDraft, effective: &Effective<'_>, h
         Access::HelperPod | Access::Ssh | Access::None => return,
     };
     report.error(&places.name.place, &places.name.path, problem);
+}
+
+/// What the way back needs.
+fn returns_fit(report: &Report, places: &NodeDraft, effective: &Effective<'_>) {
+    let wakes = effective.get(|settings| settings.host.returns) == Some(Returns::WakeOnLan);
+    if wakes && effective.get(|settings| settings.host.mac.clone()).is_none() {
+        let message = "has `host.returns: wake-on-lan`, but no `host.mac`: no magic packet can be sent, so that it stays off until a person \
+                       presses its button";
+        report.remark(&places.name.place, &places.name.path, message);
+    }
 }
 
 /// A node with its class and the defaults: the first of node, class and defaults that says something counts.

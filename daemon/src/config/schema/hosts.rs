@@ -56,6 +56,7 @@ pub fn host(section: &Cursor<'_>) -> HostSettings {
         host_keys: host_keys.and_then(|slot| slot.list(values::fingerprint)),
         sudo: section.value("sudo", values::boolean),
         returns: section.value("returns", values::one_of(&RETURNS)),
+        mac: section.value("mac", values::mac),
         node_name: section.value("node_name", values::node_name),
         managed: section.value("managed", values::boolean),
     }

@@ -11,7 +11,7 @@ use std::path::{Component, PathBuf};
 
 pub use kube::{container_image, k3s_version, label_key, label_value, node_name, selector, taint, taint_identity};
 pub use names::{dns_label, dns_name, group_name, interface, is_dns_name, name, or_number, split_host, unit_name, ups_name, user_name};
-pub use net::{address_with_prefix, as_bits, bits, image_url, ip, ip_or_name, port, server_url};
+pub use net::{address_with_prefix, as_bits, bits, image_url, ip, ip_or_name, mac, port, server_url};
 pub use ssh::{authorized_key, fingerprint};
 pub use units::{duration, duration_or_never, journal_size, show_duration, size, time_span};
 

@@ -59,6 +59,19 @@ pub fn as_bits(address: IpAddr) -> u128 {
     }
 }
 
+/// The MAC address of one interface, as `aa:bb:cc:dd:ee:ff`.
+pub fn mac(scalar: &Scalar) -> Parsed<String> {
+    let wrong = || format!("{} is not a MAC address of an interface; write one such as 00:1b:21:3a:4f:5e", shown(&scalar.text));
+    let text = scalar.text.to_ascii_lowercase().replace('-', ":");
+    let is_byte = |byte: &str| byte.len() == 2 && byte.bytes().all(|b| b.is_ascii_hexdigit());
+    // The lowest bit of the first byte is that of a group (IEEE 802): no interface has it.
+    let is_group = text.as_bytes().get(1).is_some_and(|digit| b"13579bdf".contains(digit));
+    if text.split(':').count() != 6 || !text.split(':').all(is_byte) || is_group || text == "00:00:00:00:00:00" {
+        return Err(wrong());
+    }
+    Ok(text)
+}
+
 /// A TCP or UDP port.
 pub fn port(scalar: &Scalar) -> Parsed<u16> {
     integer(1..=65535)(scalar).map(|port| port as u16).map_err(|message| message.replace("a whole number", "a port"))

@@ -17,6 +17,8 @@ const KINDS: &[&str] = &[
     "trigger.decided",
     "trigger.cleared",
     "run.admitted",
+    "run.raised",
+    "run.lowered",
     "run.limits-cut",
     "run.claimed",
     "run.released-claims",
@@ -62,6 +64,8 @@ impl Fact {
             Self::TriggerDecided { .. } => "trigger.decided",
             Self::TriggerCleared { .. } => "trigger.cleared",
             Self::RunAdmitted { .. } => "run.admitted",
+            Self::RunRaised { .. } => "run.raised",
+            Self::RunLowered { .. } => "run.lowered",
             Self::LimitsCut { .. } => "run.limits-cut",
             Self::Claimed { .. } => "run.claimed",
             Self::Released { .. } => "run.released-claims",
@@ -94,6 +98,8 @@ impl Fact {
     pub fn run(&self) -> Option<&RunId> {
         match self {
             Self::RunAdmitted { run, .. }
+            | Self::RunRaised { run, .. }
+            | Self::RunLowered { run, .. }
             | Self::LimitsCut { run, .. }
             | Self::Claimed { run, .. }
             | Self::Released { run, .. }

@@ -4,6 +4,7 @@ mod comeback;
 mod crash;
 mod mailbox;
 mod outage;
+mod raised;
 mod recovery;
 mod support;
 mod table;

@@ -117,6 +117,7 @@ fn any_result() -> impl Strategy<Value = StepResult> {
         1 => Just(StepResult::NotReady { detail: "n".into() }),
         1 => Just(StepResult::CannotTell { detail: "c".into() }),
         1 => any::<bool>().prop_map(|permanent| StepResult::Failed { detail: "f".into(), permanent }),
+        1 => Just(StepResult::Unreached { detail: "u".into() }),
         1 => Just(StepResult::Cancelled { detail: String::new() }),
     ]
 }

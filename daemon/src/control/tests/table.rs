@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::support::*;
 use crate::control::takeover::{IMAGES_AT_ONCE, Kind, OnRestart, Takeover, clash, on_restart, takeover};
 use crate::control::{Event, Fact, Order, Reply, Request};
-use crate::runbook::{Outcome, Status, StepResult};
-use crate::site::{DomainName, Guard, OnTrigger, RunId, StepId, UpsName, Verdict};
+use crate::runbook::{Outcome, PlannedStep, Runbook, Status, StepResult};
+use crate::site::{Cause, DomainName, Guard, NodeName, OnTrigger, RunId, Step, StepId, UpsName, Verdict};
 
 #[test]
 fn the_whole_takeover_table() {
@@ -21,12 +21,71 @@ fn the_whole_takeover_table() {
         Takeover::Beside => "beside",
         Takeover::Refused(_) => "refused",
         Takeover::Preempts => "preempts",
+        Takeover::Raises => "raises",
     };
     for (newcomer, cells) in rows {
         for (running, expected) in cells {
-            assert_eq!(name(takeover(newcomer, running, false)), expected, "{newcomer:?} beside {running:?}");
-            let clashing = if matches!((newcomer, running), (Burn, Burn) | (Shutdown, Shutdown)) { "refused" } else { expected };
-            assert_eq!(name(takeover(newcomer, running, true)), clashing, "{newcomer:?} beside {running:?}, same device or host");
+            for emergency in [false, true] {
+                let row = format!("{newcomer:?} beside {running:?}, emergency: {emergency}");
+                assert_eq!(name(takeover(newcomer, running, false, emergency)), expected, "{row}");
+                let clashing = match (newcomer, running) {
+                    (Shutdown, Shutdown) if emergency => "raises",
+                    (Burn, Burn) | (Shutdown, Shutdown) => "refused",
+                    _ => expected,
+                };
+                assert_eq!(name(takeover(newcomer, running, true, emergency)), clashing, "{row}, same device or host");
+            }
+        }
+    }
+}
+
+/// A plan of that kind; those of one place write to the same device, or stop the same host.
+fn plan_of(kind: Kind, place: &str) -> Runbook<Step> {
+    match kind {
+        Kind::Burn => burn(&format!("/dev/{place}"), 0),
+        Kind::Image | Kind::Startup => simple(kind.name()),
+        Kind::Shutdown => {
+            let drain = Step::Drain { node: NodeName::new(place), cordon_only: false };
+            book(kind.name(), vec![PlannedStep::act(format!("drain.{place}"), "drain", drain, Duration::from_secs(60))])
+        }
+    }
+}
+
+#[test]
+fn requests_meet_as_the_table_says() {
+    for newcomer in Kind::ALL {
+        for running in Kind::ALL {
+            for (clash, emergency) in [(false, false), (true, false), (false, true), (true, true)] {
+                let row = format!("{newcomer:?} beside {running:?}, same place: {clash}, emergency: {emergency}");
+                let mut world = World::started();
+                let first = world.admit(plan_of(running, "a"), &now(11));
+                let cause = if emergency { Cause::Ups { domains: [DomainName::new("d")].into() } } else { Cause::Person };
+                let runbook = plan_of(newcomer, if clash { "a" } else { "b" });
+                // Whether the client ran here or came over ssh from elsewhere: it is the same socket and the same request.
+                let asked = Request::Admit { requester: "somebody".into(), runbook, cause, within: None };
+                let reply = world.feed(&Event::Asked(asked), &now(12)).unwrap();
+                let record = world.state.run(&first).unwrap();
+                match takeover(newcomer, running, clash && running == newcomer, emergency) {
+                    Takeover::Beside => {
+                        assert!(matches!(&reply, Reply::Admitted { run } if *run != first), "{row}: {reply:?}");
+                        assert_eq!((&record.run.cancel, record.raised.len()), (&None, 0), "{row}");
+                    }
+                    Takeover::Preempts => {
+                        assert!(matches!(&reply, Reply::Admitted { run } if *run != first), "{row}: {reply:?}");
+                        assert!(record.run.cancel.as_ref().is_some_and(|why| why.starts_with("pre-empted by")), "{row}");
+                    }
+                    Takeover::Refused(why) => {
+                        let Reply::Refused { guards } = &reply else { panic!("{row}: {reply:?}") };
+                        assert!(guards[0].name == "run.busy" && guards[0].message.contains(why), "{row}: {guards:?}");
+                        assert!(guards[0].message.contains(first.as_str()), "{row}: {guards:?}");
+                        assert_eq!(record.run.cancel, None, "{row}");
+                    }
+                    Takeover::Raises => {
+                        assert_eq!(reply, Reply::Admitted { run: first.clone() }, "{row}");
+                        assert_eq!((&record.run.cancel, record.raised.len()), (&None, 1), "{row}");
+                    }
+                }
+            }
         }
     }
 }

@@ -45,6 +45,10 @@ fn cannot_tell() -> StepResult {
     StepResult::CannotTell { detail: "no answer".into() }
 }
 
+fn unreached() -> StepResult {
+    StepResult::Unreached { detail: "refused".into() }
+}
+
 fn failed(permanent: bool) -> StepResult {
     StepResult::Failed { detail: "broken".into(), permanent }
 }
@@ -297,6 +301,57 @@ fn predictions_add_up_along_the_lanes() {
     assert_eq!(run.book.predicted(), secs(12));
 }
 
+#[test]
+fn what_is_not_reached_is_given_up_before_its_limit() {
+    // (given up after, seconds at which each attempt says that it reached nothing, what the step is then)
+    let table: [(Option<u64>, &[u64], bool); 5] = [
+        (None, &[1, 5, 20, 50], false),
+        (Some(0), &[0], true),
+        (Some(10), &[0, 1], false),
+        (Some(10), &[0, 1, 3, 7], true),
+        (Some(10), &[5, 12], true),
+    ];
+    for (limit, moments, given_up) in table {
+        let retry = Retry { attempts: 100, back_off: secs(1), longest: secs(10) };
+        let mut run = plan(vec![(1, vec![PlannedStep { retry, unreached: limit.map(secs), ..step("a") }])]);
+        advance(&mut run, secs(0));
+        for at in moments {
+            advance(&mut run, secs(*at));
+            answer(&mut run, "a", &unreached(), *at);
+        }
+        assert_eq!(run.status(&"a".into()) == Status::Failed, given_up, "{limit:?} {moments:?}: {:?}", run.status(&"a".into()));
+    }
+    let retry = Retry { attempts: 100, back_off: secs(1), longest: secs(10) };
+    let mut run = plan(vec![(1, vec![PlannedStep { retry, unreached: Some(secs(10)), ..step("a") }])]);
+    advance(&mut run, secs(0));
+    answer(&mut run, "a", &failed(false), 50);
+    assert!(matches!(run.status(&"a".into()), Status::Waiting { .. }), "it was reached, and failed there");
+}
+
+#[test]
+fn a_plan_that_is_joined_goes_on_where_it_stands() {
+    let mut run = plan(vec![(1, vec![step("a")]), (1, vec![step("b")])]);
+    advance(&mut run, secs(0));
+    answer(&mut run, "a", &done(), 1);
+    let before = run.book.title.clone();
+    let phase = |ids: &[&str]| Phase { name: "p".into(), concurrency: 1, steps: ids.iter().map(|id| step(id)).collect() };
+    run.joined(Runbook::new("k", "more", vec![phase(&["a"]), phase(&["b"]), phase(&["c", "d"])]));
+    assert_eq!((run.status(&"a".into()), run.status(&"c".into())), (Status::Done, Status::Pending));
+    assert!(matches!(run.status(&"b".into()), Status::Running { .. }));
+    run.deadline = Some(secs(500));
+    run.limits = BTreeMap::from([("a".into(), secs(7)), ("c".into(), secs(7))]);
+    answer(&mut run, "b", &done(), 2);
+    run.withdrawn(&["c", "d"].map(StepId::new).into(), &before);
+    assert!(matches!(run.status(&"c".into()), Status::Running { .. }), "it had begun");
+    assert_eq!((run.book.phases.len(), run.status(&"d".into()), run.deadline), (3, Status::Skipped, None), "d is not in the plan");
+    assert_eq!(
+        (run.limits.get(&StepId::new("a")), run.limits.get(&StepId::new("c")), run.book.title.as_str()),
+        (Some(&secs(7)), None, "t")
+    );
+    answer(&mut run, "c", &done(), 3);
+    assert_eq!(run.outcome, Some(Outcome::Done));
+}
+
 /// How the world answers an attempt: after how long, and with what. `None`: never, not even when told to end.
 type Answer = (u64, Option<StepResult>);
 
@@ -306,6 +361,7 @@ fn any_answer() -> impl Strategy<Value = Answer> {
         2 => Just(not_ready()),
         1 => Just(cannot_tell()),
         2 => any::<bool>().prop_map(failed),
+        1 => Just(unreached()),
         1 => Just(StepResult::Cancelled { detail: String::new() }),
     ];
     (0..40_u64, prop::option::weighted(0.9, result))
@@ -326,8 +382,10 @@ fn any_step(id: usize) -> impl Strategy<Value = PlannedStep<u8>> {
         prop::sample::select(vec![Replay::Idempotent, Replay::CheckFirst, Replay::NeverRepeat]),
         (0..4_u32, 0..30_u64).prop_map(|(attempts, pause)| Retry { attempts, back_off: secs(pause), longest: secs(2 * pause) }),
     );
-    (form, rules, 0..60_u64, 0..3_u32).prop_map(move |(form, (on_failure, replay, retry), ceiling, share)| PlannedStep {
+    let limits = (0..60_u64, 0..3_u32, prop::option::of((0..30_u64).prop_map(secs)));
+    (form, rules, limits).prop_map(move |(form, (on_failure, replay, retry), (ceiling, share, unreached))| PlannedStep {
         form,
+        unreached,
         on_failure,
         replay,
         retry,

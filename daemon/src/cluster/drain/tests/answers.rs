@@ -26,6 +26,8 @@ fn answers_mean_what_they_mean_to_kubectl() {
         Said::Gone => "gone",
         Said::NotNow(_, after) if after == Some(Duration::from_secs(7)) => "in 7 s",
         Said::NotNow(..) => "not now",
+        Said::Busy(_, after) if after == Some(Duration::from_secs(7)) => "busy for 7 s",
+        Said::Busy(..) => "busy",
         Said::Never(_) => "never",
         Said::Failed(_) => "failed",
     };
@@ -35,7 +37,8 @@ fn answers_mean_what_they_mean_to_kubectl() {
         (true, status(409, uid, ""), "gone"),
         (true, status(409, "the object has been modified", ""), "failed"),
         (true, status(429, "Cannot evict pod as it would violate the pod's disruption budget.", "DisruptionBudget"), "in 7 s"),
-        (false, status(429, "too many requests", ""), "failed"),
+        (true, status(429, "too many requests, please try again later", ""), "busy for 7 s"),
+        (false, status(429, "too many requests", ""), "busy for 7 s"),
         (true, status(403, "being terminated", "NamespaceTerminating"), "not now"),
         (true, status(403, "not metis", ""), "failed"),
         (true, status(500, two, ""), "never"),

@@ -283,6 +283,21 @@ fn a_refused_pod_of_a_hopeless_budget_is_deleted_at_once() {
     assert!(pods.result().left[0].contains("allows no eviction, and never can"), "{:?}", pods.result().left);
 }
 
+#[test]
+fn an_api_server_with_too_much_to_do_is_left_alone_as_long_as_it_says() {
+    for (after, earliest) in [(Some(s(3)), s(3)), (None, s(1))] {
+        let mut pods = Pods::default();
+        pods.see(vec![pod("a", json!({}))], &Rules::default(), &BTreeSet::new(), s(0));
+        let (tasks, _) = pods.tasks(Clock { now: s(0), end: s(180) });
+        pods.said(&tasks[0], Said::Busy("429".to_owned(), after), s(0));
+        assert!(pods.refused_in().is_empty(), "no budget refused it");
+        assert!(pods.tasks(Clock { now: earliest.saturating_sub(Duration::from_millis(1)), end: s(180) }).0.is_empty(), "{after:?}");
+        let (tasks, lines) = pods.tasks(Clock { now: earliest + s(2), end: s(180) });
+        assert_eq!((tasks.len(), tasks[0].step), (1, Move::Evict(None)), "{after:?}");
+        assert_eq!(lines, Vec::<String>::new(), "no rung was taken");
+    }
+}
+
 fn temper() -> impl Strategy<Value = Temper> {
     prop::sample::select(vec![
         Temper::Quick,

@@ -87,6 +87,11 @@ fn place(book: &Runbook<Step>, id: &str) -> Option<usize> {
     book.phases.iter().position(|phase| phase.steps.iter().any(|step| step.id.as_str() == id))
 }
 
+/// Its node is known not to be ready.
+fn gone(facts: &Facts, host: &Host) -> bool {
+    facts.nodes.iter().rfind(|node| node.name == host.node_name).is_some_and(|node| !node.ready)
+}
+
 fn takes_power(step: &Step) -> bool {
     matches!(step, Step::PowerOff { .. } | Step::PowerOffThisHost { .. })
 }
@@ -119,7 +124,7 @@ proptest! {
                 let drain = place(&book, &format!("drain.{name}"));
                 prop_assert!(drain.is_some() && drain < at, "{} before it is drained", step.id);
                 let gate = place(&book, "volumes.detached");
-                prop_assert!(order.skip_drain || (gate > drain && gate < at), "{} before its volumes are off it", step.id);
+                prop_assert!(order.skip_drain || gone(&facts, host) || (gate > drain && gate < at), "{} before its volumes are off it", step.id);
             }
             // Its k3s is stopped before its power goes.
             if takes_power(&step.action) && host.k3s.is_some() && host.access != Access::HelperPod {
@@ -146,6 +151,14 @@ proptest! {
         }
         let goes = book.steps().any(|step| matches!(step.action, Step::PowerOffThisHost { .. }));
         prop_assert!(!goes || topology.hosts.values().any(|host| host.this_host));
+
+        // What no failing UPS feeds keeps its power, unless a person says otherwise.
+        for host in topology.hosts.values().filter(|host| order.cause.emergency() && host.domains.is_empty()) {
+            prop_assert!(place(&book, &format!("poweroff.{}", host.name)).is_none(), "{} is fed by no UPS", host.name);
+        }
+        let names: Vec<_> = book.phases.iter().map(|phase| phase.name.as_str()).collect();
+        prop_assert!(phase_name::FORTH.iter().filter(|name| names.contains(name)).eq(names.iter()), "{:?}", names);
+        prop_assert_eq!(book.tail.is_zero(), !book.steps().any(|step| takes_power(&step.action)));
 
         // FSD latches: never before the point of no return.
         let fsd = book.phases.iter().position(|phase| phase.steps.iter().any(|step| matches!(step.action, Step::SetFsd { .. })));
@@ -206,6 +219,10 @@ proptest! {
         let book = planned(&settings, &topology, &facts, &ShutdownOrder { remaining: Some(secs(remaining)), ..order });
         let mut run = Run::new(book);
         let limits = cut(&run, secs(remaining));
+        let stopped = run.book.steps().filter(|step| matches!(step.action, Step::StopK3s { .. }));
+        for step in stopped.filter(|step| step.action.host().is_some_and(|host| gone(&facts, &topology.hosts[host]))) {
+            prop_assert!(step.limit.ceiling <= secs(20) && step.unreached == Some(Duration::ZERO), "{} holds up the others", step.id);
+        }
         let grace = run.book.abort_grace;
         let worst = |phase: &Phase<Step>| {
             let mut lanes = vec![Duration::ZERO; phase.width()];

@@ -1,5 +1,6 @@
 //! Plans of a small site in tables; laws of any plan in `laws`.
 
+mod joined;
 mod laws;
 mod played;
 
@@ -8,8 +9,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::*;
-use crate::cluster::ShutdownSettings;
 use crate::cluster::port::{AttachedVolume, FluxObject, NodeFacts};
+use crate::cluster::{ShutdownMode, ShutdownSettings};
 use crate::runbook::{PlannedStep, Replay};
 use crate::site::{Cause, DomainName, NodeName, ObjectRef, Returns, SecretRef, StepId};
 
@@ -34,6 +35,8 @@ pub(in crate::cluster) fn settings(datastore: Datastore) -> Settings {
             snapshot_timeout: secs(60),
             stop_timeout: secs(60),
             poweroff_timeout: secs(30),
+            halt_time: secs(25),
+            unreachable_timeout: secs(10),
             secondaries_timeout: secs(20),
             protect: Vec::new(),
             storage_plane: Vec::new(),
@@ -59,6 +62,7 @@ pub(in crate::cluster) fn host(name: &str, k3s: Option<K3sRole>, domain: &str) -
         host_keys: Vec::new(),
         sudo: true,
         returns: Returns::AcCycle,
+        mac: None,
         k3s,
         this_host: false,
         domains: BTreeSet::from([domain.into()]),
@@ -250,6 +254,84 @@ fn what_the_cluster_cannot_do_without_stops_all_of_it() {
 }
 
 #[test]
+fn where_every_domain_fails_all_of_the_cluster_stops_and_only_what_they_feed_powers_off() {
+    let all = BTreeSet::from(["statera".into(), "pyrphoros".into()]);
+    let order = ShutdownOrder { cause: Cause::Ups { domains: all.clone() }, domains: Some(all), ..order(ShutdownMode::HostPoweroff) };
+    let book = planned(&etcd(), &site(), &facts(), &order);
+    assert_eq!(book.title, "stop the cluster and power off 7 hosts");
+    assert!(!book.warnings.iter().any(|line| line.contains("only a part") || line.contains("not powered off")), "{:?}", book.warnings);
+
+    let mut topology = site();
+    for name in ["titan-13", "titan-db"] {
+        topology.hosts.get_mut(&NodeName::new(name)).unwrap().domains.clear();
+    }
+    let book = planned(&etcd(), &topology, &facts(), &order);
+    let ids: BTreeSet<_> = book.steps().map(|step| step.id.as_str()).collect();
+    assert!(ids.contains("stop.titan-13") && ids.contains("leftovers.titan-13"), "{ids:?}");
+    assert!(!ids.contains("poweroff.titan-13") && !ids.contains("poweroff.titan-db") && ids.contains("poweroff.titan-15"), "{ids:?}");
+    assert_eq!(book.title, "stop the cluster and power off 5 hosts");
+    assert!(ids.contains("flux.suspend") && ids.contains("etcd.snapshot"), "{ids:?}");
+    let says = |start: &str, end: &str| book.warnings.iter().any(|line| line.starts_with(start) && line.ends_with(end));
+    assert!(says("not powered off, no UPS is known to feed them", ": titan-13, titan-db"), "{:?}", book.warnings);
+    assert!(says("all k3s services stop, though only a part", "every power domain of the site fails"), "{:?}", book.warnings);
+    assert_eq!(book.tail, secs(25), "this host stays on");
+
+    let unnamed = ShutdownOrder { domains: None, ..order.clone() };
+    assert!(planned(&etcd(), &topology, &facts(), &unnamed).step(&"poweroff.titan-13".into()).is_none());
+    let person = ShutdownOrder { domains: None, cause: Cause::Person, ..order };
+    assert!(planned(&etcd(), &topology, &facts(), &person).step(&"poweroff.titan-13".into()).is_some(), "a person means all of it");
+}
+
+#[test]
+fn time_is_left_for_hosts_to_halt() {
+    for (mode, domain, tail) in [
+        (ShutdownMode::ClusterOnly, "pyrphoros", 0),
+        (ShutdownMode::HostPoweroff, "statera", 25),
+        (ShutdownMode::HostPoweroff, "pyrphoros", 25 + 5),
+    ] {
+        let book = planned(&etcd(), &site(), &facts(), &outage(mode, domain));
+        assert_eq!((book.tail, book.needed()), (secs(tail), book.predicted() + secs(tail)), "{mode:?} {domain}");
+    }
+    let left = planned(&etcd(), &site(), &facts(), &outage(ShutdownMode::HostPoweroff, "pyrphoros")).predicted();
+    let order = ShutdownOrder { remaining: Some(left + secs(29)), ..outage(ShutdownMode::HostPoweroff, "pyrphoros") };
+    let book = planned(&etcd(), &site(), &facts(), &order);
+    let expected =
+        format!("expected to take {} s and 30 s until the hosts are off, and {} s are left", left.as_secs(), left.as_secs() + 29);
+    assert!(book.warnings.contains(&expected), "{:?}", book.warnings);
+}
+
+#[test]
+fn a_host_that_is_gone_does_not_hold_up_the_others() {
+    let mut seen = facts();
+    seen.nodes.iter_mut().find(|node| node.name == "titan-13").unwrap().ready = false;
+    let book = planned(&etcd(), &site(), &seen, &order(ShutdownMode::HostPoweroff));
+    for (id, ceiling, unreached) in
+        [("stop.titan-13", 20, 0), ("leftovers.titan-13", 20, 0), ("poweroff.titan-13", 20, 0), ("stop.titan-15", 60, 10)]
+    {
+        let step = step(&book, id);
+        assert_eq!((step.limit.ceiling, step.unreached), (secs(ceiling), Some(secs(unreached))), "{id}");
+    }
+    let Step::AwaitDetach { nodes } = &step(&book, "volumes.detached").action else { panic!() };
+    assert!(!nodes.contains(&NodeName::new("titan-13")) && nodes.contains(&NodeName::new("titan-15")), "its volumes stay: {nodes:?}");
+}
+
+#[test]
+fn a_host_without_a_mac_address_does_not_wake_by_itself() {
+    let mut topology = site();
+    for (name, mac) in [("titan-13", None), ("titan-15", Some("00:1b:21:3a:4f:5e".to_owned()))] {
+        let host = topology.hosts.get_mut(&NodeName::new(name)).unwrap();
+        (host.returns, host.mac) = (Returns::WakeOnLan, mac);
+    }
+    let book = planned(&etcd(), &topology, &facts(), &order(ShutdownMode::HostPoweroff));
+    let lines: Vec<_> = book.warnings.iter().filter(|line| line.contains("titan-13") || line.contains("magic packet")).collect();
+    let expected = [
+        "will not wake by themselves, their MAC address is not known (inventory: `host.mac`): titan-13",
+        "come back by a magic packet (wake-on-lan): titan-15",
+    ];
+    assert_eq!(lines, expected);
+}
+
+#[test]
 fn a_host_with_another_feed_stays() {
     let mut topology = site();
     topology.hosts.get_mut(&NodeName::new("titan-13")).unwrap().domains.insert("statera".into());
@@ -369,8 +451,8 @@ fn what_is_seen_of_the_cluster_counts() {
 fn what_the_time_does_not_allow_is_said() {
     let table: [(u64, &[&str]); 3] = [
         (1000, &[]),
-        (90, &["expected to take", "cut short: titan-13: cordon and drain"]),
-        (25, &["no time for: record what is about to change", "no time for: titan-13: cordon and drain"]),
+        (120, &["expected to take", "cut short: titan-13: cordon and drain"]),
+        (55, &["no time for: record what is about to change", "no time for: titan-13: cordon and drain"]),
     ];
     for (remaining, expected) in table {
         let order = ShutdownOrder { remaining: Some(secs(remaining)), ..outage(ShutdownMode::HostPoweroff, "pyrphoros") };
