@@ -191,15 +191,13 @@ fn all_of_them_together() {
 }
 
 #[test]
-#[ignore = "tests/full/lab"]
-fn pods_that_do_not_go() {
+fn full_pods_that_do_not_go() {
     let Some(site) = Site::start("stubborn pods", &Wanted { work: stubborn_pods(), ..Wanted::default() }) else { return };
     outage(&site, |_| {}, &Expected { lost: &[], off: &FED, said: &OF_STUBBORN_PODS });
 }
 
 #[test]
-#[ignore = "tests/full/lab"]
-fn a_host_whose_sshd_hangs() {
+fn full_a_host_whose_sshd_hangs() {
     let Some(site) = Site::start("a hung sshd", &Wanted::default()) else { return };
     let strike = |site: &Site| site.hosts[Role::Titan15].freeze_sshd().unwrap();
     let off = [Role::TitanDb, Role::Titan0a, Role::Titan13, Role::Titan05];
@@ -207,23 +205,20 @@ fn a_host_whose_sshd_hangs() {
 }
 
 #[test]
-#[ignore = "tests/full/lab"]
-fn a_host_whose_k3s_hangs() {
+fn full_a_host_whose_k3s_hangs() {
     let Some(site) = Site::start("a hung k3s", &Wanted::default()) else { return };
     outage(&site, |site| hang_k3s(site, Role::Titan13), &Expected { lost: &[], off: &FED, said: &[] });
 }
 
 #[test]
-#[ignore = "tests/full/lab"]
-fn an_api_server_that_hangs() {
+fn full_an_api_server_that_hangs() {
     let Some(site) = Site::start("a hung API server", &Wanted::default()) else { return };
     let strike = |site: &Site| site.hosts.cluster().with(|plane| plane.freeze()).unwrap();
     outage(&site, strike, &Expected { lost: &[], off: &FED, said: &["suspend Flux"] });
 }
 
 #[test]
-#[ignore = "tests/full/lab"]
-fn an_api_server_that_answers_nothing_but_errors() {
+fn full_an_api_server_that_answers_nothing_but_errors() {
     let Some(site) = Site::start("a failing API server", &Wanted { front: true, ..Wanted::default() }) else { return };
     let rules = vec![Rule::any("/api/", Fault::Status(500, None)), Rule::any("/", Fault::Status(429, Some(1)))];
     let strike = |site: &Site| site.front.as_ref().unwrap().rules(rules);
@@ -231,8 +226,7 @@ fn an_api_server_that_answers_nothing_but_errors() {
 }
 
 #[test]
-#[ignore = "tests/full/lab"]
-fn a_host_without_power_and_one_without_sudo() {
+fn full_a_host_without_power_and_one_without_sudo() {
     let wanted = Wanted { sudo: Some((Role::Titan05, Sudo::Absent)), ..Wanted::default() };
     let Some(site) = Site::start("a dead host and a wrong sudo", &wanted) else { return };
     let strike = |site: &Site| site.hosts[Role::Titan15].cut_power().unwrap();
@@ -241,15 +235,13 @@ fn a_host_without_power_and_one_without_sudo() {
 }
 
 #[test]
-#[ignore = "tests/full/lab"]
-fn a_snapshot_that_hangs() {
+fn full_a_snapshot_that_hangs() {
     let Some(site) = Site::start("a hung snapshot", &Wanted::default()) else { return };
     outage(&site, hang_the_snapshot, &Expected { lost: &[], off: &FED, said: &["etcd snapshot"] });
 }
 
 #[test]
-#[ignore = "tests/full/lab"]
-fn a_disk_that_is_full() {
+fn full_a_disk_that_is_full() {
     let wanted = Wanted { options: vec![(Role::TitanDb, SMALL_DISK.to_owned())], ..Wanted::default() };
     let Some(site) = Site::start("a full disk", &wanted) else { return };
     outage(&site, fill_the_disk, &Expected { lost: &[], off: &FED, said: &[] });
@@ -257,8 +249,7 @@ fn a_disk_that_is_full() {
 }
 
 #[test]
-#[ignore = "tests/full/lab"]
-fn a_disk_that_hangs() {
+fn full_a_disk_that_hangs() {
     if !require::root("a hung disk") || !require::programs("a hung disk", &["bindfs"]) {
         return;
     }

@@ -88,8 +88,7 @@ fn ask(site: &Site) {
 }
 
 #[test]
-#[ignore = "tests/full/lab"]
-fn kill_9_again_and_again_and_the_site_is_stopped_once() {
+fn full_kill_9_again_and_again_and_the_site_is_stopped_once() {
     let wanted = Wanted { wishes: Wishes { unit: UNIT.to_owned(), ..Wishes::default() }, ..Wanted::default() };
     let Some(site) = Site::start("kill -9 in a shutdown", &wanted) else { return };
     let host = site.metis.host();
@@ -209,8 +208,7 @@ fn assert_nothing_is_held_that_the_journal_does_not_know(site: &Site, facts: &[F
 }
 
 #[test]
-#[ignore = "tests/full/lab"]
-fn a_dump_is_not_repeated_though_metisd_died_in_it() {
+fn full_a_dump_is_not_repeated_though_metisd_died_in_it() {
     let config = "cluster: { datastore: { kind: external, host: titan-0a, dump: 'echo dumped >>/root/dumps; sleep 4' } }\n";
     let wanted = Wanted { wishes: Wishes { config: config.to_owned(), ..Wishes::default() }, ..Wanted::default() };
     let Some(site) = Site::start("kill -9 in a dump", &wanted) else { return };

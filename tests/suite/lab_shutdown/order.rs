@@ -68,8 +68,7 @@ fn a_disarmed_metis_only_records_what_it_would_have_done() {
 }
 
 #[test]
-#[ignore = "tests/full/lab"]
-fn a_person_powers_the_whole_site_off_with_one_command() {
+fn full_a_person_powers_the_whole_site_off_with_one_command() {
     let Some(site) = Site::start("metisctl shutdown --mode host-poweroff", &Wanted::default()) else { return };
     let begun = std::time::Instant::now();
     let done = site.metis.ctl(&["shutdown", "--execute", "--mode", "host-poweroff", "--reason", "new batteries"]).unwrap();
@@ -86,8 +85,7 @@ fn a_person_powers_the_whole_site_off_with_one_command() {
 }
 
 #[test]
-#[ignore = "tests/full/lab"]
-fn a_person_stops_the_cluster_and_the_hosts_stay_on() {
+fn full_a_person_stops_the_cluster_and_the_hosts_stay_on() {
     let Some(site) = Site::start("metisctl shutdown --mode cluster-only", &Wanted::default()) else { return };
     let before = site.hosts.history().len();
     assert!(processes(&site, Role::Titan13) > 0, "the DaemonSet runs");

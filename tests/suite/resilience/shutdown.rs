@@ -100,13 +100,11 @@ fn kill_9_again_while_a_shutdown_is_resumed() {
 }
 
 #[test]
-#[ignore = "many minutes: tests/full/kill-9"]
-fn kill_9_before_and_after_every_journal_write_of_shutdowns() {
+fn full_kill_9_before_and_after_every_journal_write_of_shutdowns() {
     kill_everywhere(usize::MAX, false);
 }
 
 #[test]
-#[ignore = "many minutes: tests/full/kill-9"]
-fn kill_9_again_while_a_shutdown_is_resumed_at_many_places() {
+fn full_kill_9_again_while_a_shutdown_is_resumed_at_many_places() {
     kill_everywhere(40, true);
 }
