@@ -85,10 +85,11 @@ impl Site {
     }
 
     /// The control plane once more, on the data that it left, for a look at what is in it.
-    pub fn look_back<T>(&self, look: impl FnOnce(&Plane) -> anyhow::Result<T>) -> T {
+    pub fn look_back<T>(&self, look: impl Fn(&Plane) -> anyhow::Result<T>) -> T {
         let looked = self.hosts.cluster().with(|plane| {
             plane.resume()?;
-            let looked = look(plane);
+            // Ready, it still answers 429 for resources that it is only beginning to read.
+            let looked = plane.wait(30, "the control plane", || look(plane));
             plane.halt();
             looked
         });
