@@ -63,6 +63,7 @@ fn problem(record: &ClaimRecord) -> Option<String> {
 /// Whether the nodes could be seen.
 async fn look(world: &World, handle: &Handle) -> bool {
     let parts = world.parts().await;
+    let before = cordons(&handle.view()).map(|record| record.claim.object.name.clone()).collect();
     let seen = match &parts.platform {
         Ok(platform) => platform.nodes(WITHIN).await.map_err(|error| error.to_string()),
         Err(why) => Err(why.clone()),
@@ -76,7 +77,7 @@ async fn look(world: &World, handle: &Handle) -> bool {
     };
     let view = handle.view();
     let held: Vec<_> = cordons(&view).map(|record| held(&view, &parts, record)).collect();
-    for action in lease::reconcile(&world.host_name, &held, &nodes, &world.now()) {
+    for action in lease::unless_let_go(lease::reconcile(&world.host_name, &held, &nodes, &world.now()), &before) {
         if let Err(why) = carry_out(&parts, handle, &action).await {
             tracing::warn!("{why}");
         }

@@ -137,9 +137,9 @@ pub async fn report(world: &World, view: &View, record: &RunRecord, message_id: 
         ended,
         ended_boot,
         reason,
-        raised,
         locks,
         after,
+        raised,
     });
     tracing::info!(metis.run = %id, message_id, "{}", report.story());
     if !has_file {

@@ -66,6 +66,13 @@ pub fn reconcile(holder: &str, held: &[Held], nodes: &[NodeSeen], now: &Now) -> 
     known.chain(unknown).collect()
 }
 
+/// What is still to be done where `before` the nodes were looked at these were held: a cordon that was let go of meanwhile is not unknown,
+/// and adopting it would hold what is gone. The next look tells.
+pub fn unless_let_go(actions: Vec<Action>, before: &std::collections::BTreeSet<String>) -> Vec<Action> {
+    let late = |action: &Action| matches!(action, Action::Adopt { node, .. } if before.contains(node));
+    actions.into_iter().filter(|action| !late(action)).collect()
+}
+
 fn due(holder: &str, lease: &Held, node: Option<&NodeSeen>, now: &Now) -> Option<Action> {
     let forget = |because: &str| Some(Action::Forget { node: lease.node.clone(), because: because.to_owned() });
     let Some(node) = node else { return forget("the node is not there any more") };
@@ -137,6 +144,16 @@ mod tests {
             [Action::Forget { .. }] => "forgotten",
             _ => "more than one",
         }
+    }
+
+    #[test]
+    fn a_cordon_that_was_let_go_of_during_the_look_is_not_adopted() {
+        let (known, none) = (["titan-13".to_owned()].into(), std::collections::BTreeSet::new());
+        let adopts = || reconcile("titan-db", &[], &[node()], &now(true));
+        assert!(matches!(unless_let_go(adopts(), &none)[..], [Action::Adopt { .. }]));
+        assert!(unless_let_go(adopts(), &known).is_empty());
+        let forgets = reconcile("titan-db", &[held(60)], &[], &now(true));
+        assert!(matches!(unless_let_go(forgets, &known)[..], [Action::Forget { .. }]));
     }
 
     #[test]
