@@ -11,9 +11,9 @@ use serde_json::Value;
 /// How long pyrphoros' full battery carries its hosts; it says LB with a fifth of that left.
 const RUNTIME: Duration = Duration::from_secs(300);
 /// What metisd takes a shutdown to need, in seconds.
-const BUDGET: u64 = 100;
-/// A charge from which the trigger is a few seconds away: 1.1 budgets are 36.7 %.
-const NEARLY: f64 = 39.0;
+const BUDGET: u64 = 130;
+/// A charge from which the trigger is a few seconds away: 1.1 budgets are 47.7 %.
+const NEARLY: f64 = 50.0;
 
 /// The hosts that pyrphoros feeds.
 pub const FED: [Role; 5] = [Role::TitanDb, Role::Titan0a, Role::Titan13, Role::Titan15, Role::Titan05];
