@@ -34,7 +34,12 @@ fn objects(site: &Site) -> BTreeMap<String, Value> {
                 let annotations = object["metadata"]["annotations"].as_object().cloned().unwrap_or_default();
                 // A request to reconcile stays, as `flux reconcile` leaves it.
                 let ours: BTreeMap<_, _> = annotations.into_iter().filter(|(key, _)| key.starts_with("metis.v1/")).collect();
-                let shown = json!({"spec": object["spec"], "data": object["data"], "annotations": ours});
+                let mut spec = object["spec"].clone();
+                // Absent and false are the same; metis takes away what it set.
+                if let Some(spec) = spec.as_object_mut().filter(|spec| spec.get("suspend") == Some(&json!(false))) {
+                    spec.remove("suspend");
+                }
+                let shown = json!({"spec": spec, "data": object["data"], "annotations": ours});
                 seen.insert(format!("{kind} {}/{}", name("namespace"), name("name")), shown);
             }
         }
