@@ -66,7 +66,7 @@ async fn over_ssh(site: &Hosts) {
     site[Role::Titan13].wait_for(10, "pgrep -fx 'sleep 4711' && systemctl is-active deaf.service").unwrap();
     let stopped = real.stop_unit(&first, "deaf.service", Duration::from_secs(9)).await.unwrap();
     assert_eq!(stopped, Stopped::Killed);
-    // Which would hold the power-off below for as long as systemd asks it nicely.
+    // Which would hold the power-off below for as long as systemd asks it nicely (90 s, systemd-shutdown(8)); k3s-killall.sh ends it on a site.
     site[Role::Titan13].sh("test $(systemctl show -p ActiveState --value deaf.service) = failed; pkill -KILL -fx 'sleep 4711'").unwrap();
     let error = real.start_unit(&first, "no-such-unit.service", LIMIT).await.unwrap_err();
     assert!(matches!(error, HostError::Failed(_)), "{error:?}");
@@ -85,8 +85,6 @@ async fn over_ssh(site: &Hosts) {
     site[Role::Titan15].plug_cable().unwrap();
     real.probe(&second, LIMIT).await.unwrap();
 
-    // As k3s-killall.sh does before a power-off: what ignores SIGTERM holds that up for the 90 s of systemd-shutdown(8).
-    site[Role::Titan13].sh("pkill -KILL -fx 'sleep 4711'").unwrap();
     // One at once, the other after a while, although somebody forgot a lock.
     for role in [Role::Titan13, Role::Titan15] {
         site[role].sh("systemctl kill -s KILL k3s.service || true; systemctl start forgotten.service").unwrap();
