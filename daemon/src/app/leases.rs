@@ -11,6 +11,7 @@ use super::world::World;
 use crate::api::port::PlanError;
 use crate::cluster::lease::{self, Action, Held};
 use crate::cluster::port::ClusterError;
+use crate::cluster::startup;
 use crate::config::HostRole;
 use crate::control::{ClaimRecord, Handle, Reply, Request, View};
 use crate::site::{Change, Claim, Guard, Mark, ObjectRef, RunId, StepId};
@@ -88,12 +89,14 @@ async fn look(world: &World, handle: &Handle) -> bool {
 fn held(view: &View, parts: &Parts, record: &ClaimRecord) -> Held {
     let node = &record.claim.object.name;
     let hosts = parts.topology.hosts.values().filter(|host| host.node_name == *node);
-    let stopped = |name: &str| view.claims.iter().any(|held| held.claim.change == Change::Stopped && held.claim.object.name == name);
+    let is_down = |claim: &Claim| matches!(claim.change, Change::Stopped | Change::PoweredOff);
+    let down = |name: &str| view.claims.iter().any(|held| is_down(&held.claim) && held.claim.object.name == name);
     Held {
         node: node.clone(),
         expires: record.claim.expires,
         run_active: view.run(record.run.as_str()).is_some_and(|run| run.run.outcome.is_none()),
-        host_down: hosts.into_iter().any(|host| stopped(host.name.as_str())),
+        host_down: hosts.into_iter().any(|host| down(host.name.as_str())),
+        starting: view.runs.iter().any(|run| run.run.outcome.is_none() && run.run.book.kind == startup::KIND),
         marked: record.marked.is_some(),
     }
 }

@@ -17,8 +17,10 @@ pub struct Held {
     pub expires: Option<Timestamp>,
     /// The run that placed it is under way.
     pub run_active: bool,
-    /// metis stopped k3s on the node's host, and has not started it again.
+    /// metis stopped k3s on the node's host, or powered it off, and has not brought it back.
     pub host_down: bool,
+    /// A start-up is under way: it has a step of its own for cordons.
+    pub starting: bool,
     /// It is marked for a person already.
     pub marked: bool,
 }
@@ -90,11 +92,15 @@ fn due(holder: &str, lease: &Held, node: Option<&NodeSeen>, now: &Now) -> Option
     }
     // Expiry runs on wall time, and a clock that is not synchronised cannot tell.
     let expired = now.synced && lease.expires.is_none_or(|expires| now.wall >= expires);
-    if !expired || lease.host_down {
+    if !expired || lease.starting {
         return None;
     }
+    // Also where somebody started by hand what metis had stopped.
     if node.ready && node.lease_fresh {
         return Some(Action::Clear { node: lease.node.clone() });
+    }
+    if lease.host_down {
+        return None;
     }
     let because = "its lease has expired, and the node is not Ready: uncordon it once it is well, or renew the lease".to_owned();
     (!lease.marked).then(|| Action::Mark { node: lease.node.clone(), because })
@@ -132,7 +138,7 @@ mod tests {
 
     fn held(expires: i64) -> Held {
         let expires = Some(Timestamp::from_second(NOW + expires).unwrap());
-        Held { node: "titan-13".into(), expires, run_active: false, host_down: false, marked: false }
+        Held { node: "titan-13".into(), expires, run_active: false, host_down: false, starting: false, marked: false }
     }
 
     fn word(held: &[Held], node: NodeSeen, now: &Now) -> &'static str {
@@ -168,9 +174,11 @@ mod tests {
             ("expired, and all is well", one, node(), true, "cleared"),
             ("expired, and the clock cannot tell", one, node(), false, "held"),
             ("expired, and the node is not well", one, lost.clone(), true, "marked"),
-            ("the same, marked before", &[Held { marked: true, ..old.clone() }], lost, true, "held"),
+            ("the same, marked before", &[Held { marked: true, ..old.clone() }], lost.clone(), true, "held"),
             ("expired, and its run is under way", &[Held { run_active: true, ..old.clone() }], node(), true, "held"),
-            ("expired, and its host was stopped", &[Held { host_down: true, ..old.clone() }], node(), true, "held"),
+            ("expired, and its host was stopped", &[Held { host_down: true, ..old.clone() }], lost, true, "held"),
+            ("the same, started by hand meanwhile", &[Held { host_down: true, ..old.clone() }], node(), true, "cleared"),
+            ("expired in the midst of a start-up", &[Held { starting: true, ..old.clone() }], node(), true, "held"),
             ("uncordoned by hand", &[held(60)], NodeSeen { unschedulable: false, mark: None, ..node() }, true, "forgotten"),
             ("made somebody's own", &[held(60)], foreign.clone(), true, "forgotten"),
             ("a foreign cordon", &[], foreign, true, "held"),
@@ -189,19 +197,19 @@ mod tests {
         #[test]
         fn foreign_cordons_are_never_touched_and_nothing_is_cleared_early(
             expires in -100_i64..100, synced: bool, ready: bool, fresh: bool, unschedulable: bool, ours: Option<bool>,
-            active: bool, down: bool, marked: bool, known: bool,
+            active: bool, down: bool, starting: bool, marked: bool, known: bool,
         ) {
             let mark = ours.map(|ours| mark(if ours { "titan-db" } else { "tethys" }));
             let is_ours = ours == Some(true);
             let node = NodeSeen { ready, lease_fresh: fresh, unschedulable, mark, ..node() };
-            let lease = Held { run_active: active, host_down: down, marked, ..held(expires) };
+            let lease = Held { run_active: active, host_down: down, starting, marked, ..held(expires) };
             let leases = if known { vec![lease] } else { Vec::new() };
             let actions = reconcile("titan-db", &leases, std::slice::from_ref(&node), &now(synced));
             prop_assert!(actions.len() <= 1, "{actions:?}");
             for action in actions {
                 match action {
-                    Action::Clear { .. } => prop_assert!(known && synced && expires <= 0 && !down && !active && is_ours),
-                    Action::Mark { .. } => prop_assert!(known && synced && expires <= 0 && is_ours),
+                    Action::Clear { .. } => prop_assert!(known && synced && expires <= 0 && !starting && !active && ready && fresh && is_ours),
+                    Action::Mark { .. } => prop_assert!(known && synced && expires <= 0 && !down && !starting && is_ours),
                     Action::Adopt { mark, .. } => prop_assert!(!known && mark.holder == "titan-db" && unschedulable),
                     Action::Forget { .. } => prop_assert!(known && !active && (!unschedulable || !is_ours)),
                 }

@@ -11,7 +11,7 @@ use crate::cluster::startup::{StartupOrder, plan};
 use crate::control::{Reply, Request, RunRecord};
 use crate::runbook::{Outcome, Status};
 use crate::sim::site::{Fault, Model, Site};
-use crate::site::{Cause, Learned, OnBoot, OnTrigger};
+use crate::site::{Cause, Learned, Mark, OnBoot, OnTrigger};
 
 /// Asks for a start-up; it may be under way for days.
 async fn begin(rehearsal: &Rehearsal, order: &StartupOrder) {
@@ -266,4 +266,22 @@ async fn a_stop_that_a_ups_caused_is_undone_by_itself_once_the_mains_are_back() 
     assert_eq!((record.run.book.kind.as_str(), record.run.outcome, &record.cause), ("startup", Some(Outcome::Done), &Cause::Boot));
     assert!(record.requester.contains("shutdown-1 stopped the cluster because its power failed"), "{}", record.requester);
     as_before(&before, &rehearsal.site.model());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_other_metis_host_holds_stays_his() {
+    let site = site();
+    let mark =
+        Mark { holder: "tethys".into(), run: "shutdown-4".into(), step: "drain.titan-15".into(), reason: "statera".into(), expires: None };
+    site.change(|model| {
+        let node = model.nodes.get_mut("titan-15").unwrap();
+        (node.unschedulable, node.mark) = (true, Some(mark.clone()));
+    });
+    let rehearsal = Rehearsal::start(site).await;
+    begin(&rehearsal, &order()).await;
+    let record = ends(&rehearsal).await;
+    assert_eq!(record.run.outcome, Some(Outcome::Done), "{}", record.reason);
+    let node = rehearsal.site.model().nodes["titan-15"].clone();
+    assert_eq!((node.unschedulable, node.mark), (true, Some(mark)));
+    assert_eq!(rehearsal.site.model().log, Vec::<String>::new());
 }

@@ -57,11 +57,16 @@ impl Attempt<'_> {
         let cluster = self.cluster()?;
         let seen = self.look().await.map_err(failed)?;
         let mut held: BTreeSet<String> = held_by_any(self.handle, Change::Cordoned).into_iter().map(|object| object.name).collect();
-        held.extend(judge::marked(&seen).0);
+        let (ours, others) = judge::marked(&seen, &self.world.host_name);
+        held.extend(ours.nodes);
         let left_out = self.kubernetes_names(except);
         let (mut cleared, mut troubles) = (Vec::new(), Vec::new());
         for node in held.difference(&left_out) {
             let object = ObjectRef::new("Node", "", node);
+            if others.nodes.contains(node) {
+                self.release(vec![object], "another metis host holds it now").await?;
+                continue;
+            }
             match cluster.set_cordoned(node, None, self.left()).await {
                 Ok(()) => {
                     self.release(vec![object], "uncordoned").await?;
@@ -80,17 +85,21 @@ impl Attempt<'_> {
         let cluster = self.cluster()?;
         let seen = self.look().await.map_err(failed)?;
         let held = held_by_any(self.handle, Change::Suspended);
-        let marked = judge::marked(&seen).1;
+        let (ours, others) = judge::marked(&seen, &self.world.host_name);
         let parents_first: Vec<ObjectRef> = match &seen.flux {
             Ok(all) => {
                 let known = all.iter().map(|object| object.object.clone());
-                let known: Vec<_> = known.filter(|object| held.contains(object) || marked.contains(object)).collect();
+                let known: Vec<_> = known.filter(|object| held.contains(object) || ours.flux.contains(object)).collect();
                 held.iter().filter(|object| !known.contains(object)).cloned().chain(known.iter().cloned()).collect()
             }
             Err(_) => held,
         };
         let mut troubles = Vec::new();
         for object in parents_first.iter().rev() {
+            if others.flux.contains(object) {
+                self.release(vec![object.clone()], "another metis host holds it now").await?;
+                continue;
+            }
             match cluster.set_suspended(object, None, self.left()).await {
                 Ok(()) => self.release(vec![object.clone()], "resumed").await?,
                 Err(ClusterError::Gone(_)) => self.release(vec![object.clone()], "it is gone").await?,
@@ -121,13 +130,8 @@ impl Attempt<'_> {
         let seen = self.look().await.map_err(failed)?;
         let sources = seen.sources.as_ref().map_err(|why| failed(why.clone()))?;
         let flux = seen.flux.as_ref().map_err(|why| failed(why.clone()))?;
-        let source = self
-            .parts
-            .settings
-            .startup
-            .source
-            .split_once('/')
-            .filter(|_| sources.iter().any(|seen| seen.name == self.parts.settings.startup.source));
+        let name = &self.parts.settings.startup.source;
+        let source = name.split_once('/').filter(|_| sources.iter().any(|seen| seen.name == *name));
         let source = source.map(|(namespace, name)| ObjectRef::new("GitRepository", namespace, name));
         let late = flux.iter().filter(|object| !object.suspended && judge::trouble(object, sources).is_some());
         let objects: Vec<_> = source.into_iter().chain(late.map(|object| object.object.clone())).collect();

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use crate::cluster::seen::{AppliedSeen, Expected, NodeSeen, Part, Seen, SourceSeen};
-use crate::site::Judged;
+use crate::site::{Judged, Mark, ObjectRef};
 
 /// So many objects are named one by one.
 const NAMED: usize = 6;
@@ -217,9 +217,22 @@ fn nodes_lost(seen: &Seen, expected: &Expected) -> Judged {
     all_of(wanted.len(), &troubles, "nodes are Ready")
 }
 
-/// Cordons and suspensions of ours that stand on objects: nodes, objects of Flux.
-pub fn marked(seen: &Seen) -> (BTreeSet<String>, BTreeSet<crate::site::ObjectRef>) {
-    let nodes = seen.nodes.iter().flatten().filter(|node| node.mark.is_some()).map(|node| node.name.clone()).collect();
-    let flux = seen.flux.iter().flatten().filter(|object| object.suspended && object.mark.is_some()).map(|object| object.object.clone());
-    (nodes, flux.collect())
+/// Marked objects: nodes that are cordoned, objects of Flux that are suspended.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Marked {
+    /// By Kubernetes name.
+    pub nodes: BTreeSet<String>,
+    /// Each.
+    pub flux: BTreeSet<ObjectRef>,
+}
+
+/// Those that `holder` marked, and those that another metis host did.
+pub fn marked(seen: &Seen, holder: &str) -> (Marked, Marked) {
+    let by = |ours: bool| {
+        let is = move |mark: &Option<Mark>| mark.as_ref().is_some_and(|mark| (mark.holder == holder) == ours);
+        let nodes = seen.nodes.iter().flatten().filter(|node| is(&node.mark)).map(|node| node.name.clone());
+        let flux = seen.flux.iter().flatten().filter(|object| object.suspended && is(&object.mark)).map(|object| object.object.clone());
+        Marked { nodes: nodes.collect(), flux: flux.collect() }
+    };
+    (by(true), by(false))
 }
