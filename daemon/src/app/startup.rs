@@ -2,6 +2,7 @@
 
 pub mod ask;
 mod come_back;
+mod power;
 mod take_back;
 
 pub use come_back::come_back;
@@ -17,8 +18,9 @@ use crate::cluster::port::{ClusterError, Platform};
 use crate::cluster::seen::{Expected, Seen};
 use crate::cluster::startup::{self, judge};
 use crate::host::port::Command;
+use crate::power::Snapshot;
 use crate::runbook::{Mode, StepResult};
-use crate::site::{Access, Gate, Host, Judged, NodeName, Step, Verdict};
+use crate::site::{Access, Gate, Host, Judged, NodeName, Step};
 
 /// Pause between two looks of one gate.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
@@ -60,13 +62,11 @@ impl Attempt<'_> {
             if let Judged::Ready(detail) = judged {
                 return StepResult::Done { detail };
             }
-            let better = matches!(&judged, Judged::NotReady { done, .. } if *done > best);
-            if let Judged::NotReady { done, .. } = &judged {
-                best = best.max(*done);
-            }
-            if better || self.held() {
+            let done = if let Judged::NotReady { done, .. } = &judged { *done } else { best };
+            if done > best || self.held() {
                 since = Instant::now();
             }
+            best = best.max(done);
             if since.elapsed() >= patience {
                 return out_of_patience(gate, &judged, since.elapsed());
             }
@@ -86,8 +86,8 @@ impl Attempt<'_> {
 
     async fn judge(&self, gate: &Gate) -> Judged {
         match gate {
-            Gate::Mains => self.mains(),
-            Gate::Charge { minimum } => self.charge(*minimum),
+            Gate::Mains => self.power(|power| power::mains(power, self.parts.settings.startup.require_ups_battery)),
+            Gate::Charge { minimum } => self.power(|power| power::charge(power, *minimum)),
             Gate::Clocks => {
                 let not = || Judged::NotReady { why: "this host's clock is not synchronised".to_owned(), done: 0 };
                 if self.world.now().synced { Judged::Ready("this host's clock is synchronised".to_owned()) } else { not() }
@@ -103,44 +103,10 @@ impl Attempt<'_> {
         }
     }
 
-    /// A UPS that is not heard from says nothing about the mains, and holds nothing up unless it is asked for.
-    fn mains(&self) -> Judged {
+    /// By what the UPSes say.
+    fn power(&self, judge: impl Fn(&Snapshot) -> Judged) -> Judged {
         let view = self.handle.view();
-        let Some(power) = &view.power else { return Judged::CannotTell("no UPS was polled yet".to_owned()) };
-        let on_battery: Vec<_> = power
-            .upses
-            .iter()
-            .filter(|ups| matches!(ups.verdict, Verdict::OnBattery | Verdict::Critical))
-            .map(|ups| ups.name.as_str())
-            .collect();
-        if !on_battery.is_empty() {
-            return Judged::NotReady { why: format!("on battery: {}", on_battery.join(", ")), done: 0 };
-        }
-        let silent: Vec<_> = power.upses.iter().filter(|ups| ups.verdict == Verdict::Unknown).map(|ups| ups.name.as_str()).collect();
-        match silent.is_empty() {
-            true => Judged::Ready("all UPSes are on the mains".to_owned()),
-            false if self.parts.settings.startup.require_ups_battery => {
-                Judged::CannotTell(format!("not heard from: {}", silent.join(", ")))
-            }
-            false => Judged::Ready(format!("no UPS says that it runs on battery; not heard from: {}", silent.join(", "))),
-        }
-    }
-
-    fn charge(&self, minimum: u8) -> Judged {
-        let view = self.handle.view();
-        let Some(power) = &view.power else { return Judged::CannotTell("no UPS was polled yet".to_owned()) };
-        let low: Vec<_> = power
-            .upses
-            .iter()
-            .filter_map(|ups| Some((&ups.name, ups.charge?)))
-            .filter(|(_, charge)| *charge < f64::from(minimum))
-            .map(|(name, charge)| (format!("{name} holds {charge:.0} % of the {minimum} % that are asked for"), charge))
-            .collect();
-        if low.is_empty() {
-            return Judged::Ready(format!("no UPS holds less than {minimum} %"));
-        }
-        let least = low.iter().map(|(_, charge)| *charge).fold(100.0, f64::min);
-        Judged::NotReady { why: low.into_iter().map(|(text, _)| text).collect::<Vec<_>>().join(", "), done: least.max(0.0) as u64 }
+        view.power.as_ref().map_or_else(|| Judged::CannotTell("no UPS was polled yet".to_owned()), judge)
     }
 
     async fn host_up(&self, node: &NodeName) -> Judged {
@@ -217,19 +183,18 @@ impl Attempt<'_> {
     fn expected(&self) -> Expected {
         let startup = &self.parts.settings.startup;
         let view = self.handle.view();
-        let book = view.run(self.job.run.as_str()).map(|record| record.run.book.clone());
-        let left_out = book.iter().flat_map(crate::runbook::Runbook::steps).filter_map(|step| match &step.action {
-            Step::ReleaseCordons { except } => Some(except.clone()),
+        let steps = view.run(self.job.run.as_str()).into_iter().flat_map(|record| record.run.book.steps());
+        let left_out = steps.filter_map(|step| match &step.action {
+            Step::ReleaseCordons { except } => Some(self.kubernetes_names(except)),
             _ => None,
         });
-        let ignored: BTreeSet<NodeName> = left_out.flatten().collect();
         Expected {
             url: startup.expected_url.clone(),
             branch: startup.expected_branch.clone(),
             source: startup.source.clone(),
             optional: startup.optional.clone(),
             namespaces: startup.namespaces.clone(),
-            ignored: self.kubernetes_names(&ignored),
+            ignored: left_out.flatten().collect(),
         }
     }
 

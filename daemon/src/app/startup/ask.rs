@@ -1,5 +1,6 @@
 //! Pure: what a person asks of a start-up → the order to the planner, and what refuses it.
 
+use super::power::fails;
 use crate::api::port::StartupQuestion;
 use crate::cluster::startup::StartupOrder;
 use crate::config::{HostRole, Settings};
@@ -40,10 +41,6 @@ pub fn guards(settings: &Settings, power: Option<&Snapshot>, question: &StartupQ
     guards
 }
 
-fn fails(ups: &UpsState) -> bool {
-    matches!(ups.verdict, Verdict::OnBattery | Verdict::Critical)
-}
-
 fn on_battery<'a>(upses: impl Iterator<Item = &'a UpsState>) -> Option<Guard> {
     let failing: Vec<_> = upses.filter(|ups| fails(ups)).map(|ups| ups.name.as_str()).collect();
     (!failing.is_empty()).then(|| {
@@ -63,7 +60,7 @@ fn charge<'a>(upses: impl Iterator<Item = &'a UpsState>, minimum: u8) -> Option<
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use crate::config;
 
@@ -77,7 +74,7 @@ power: { upses: { 'pyrphoros@localhost': {} }, domains: { all: { upses: [pyrphor
         config::from_strs(&MAIN.replace("ROLE", role), "{}").unwrap_or_else(|errors| panic!("{errors:?}"))
     }
 
-    fn power(verdict: Verdict, charge: Option<f64>) -> Snapshot {
+    pub fn power(verdict: Verdict, charge: Option<f64>) -> Snapshot {
         let at = jiff::Timestamp::UNIX_EPOCH;
         let ups = UpsState {
             name: "pyrphoros@localhost".into(),

@@ -46,7 +46,7 @@ pub const GATES: &[Row] = &[
         needs: "timedatectl(1)'s synchronisation of this host",
         probe: "the kernel says that its clock is synchronised (adjtimex(2)): leases and certificates count on it",
         patience: |settings| settings.startup.clock_timeout,
-        on_failure: "timedatectl status; systemctl restart systemd-timesyncd (or chrony); or startup.clocks: off",
+        on_failure: "timedatectl status; systemctl restart systemd-timesyncd (or chrony); or startup.clocks: false",
     },
     Row {
         name: "host-up",
