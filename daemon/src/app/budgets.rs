@@ -10,11 +10,11 @@ use tokio_util::sync::CancellationToken;
 use super::parts::Parts;
 use super::world::World;
 use crate::cluster::port::Facts;
-use crate::cluster::{ShutdownMode, ShutdownOrder, shutdown};
+use crate::cluster::{ShutdownOrder, shutdown};
 use crate::config::Settings;
 use crate::control::Handle;
 use crate::power::budget;
-use crate::site::{Cause, DomainName, Learned, OnTrigger, Step};
+use crate::site::{DomainName, Learned, OnTrigger, Step};
 
 /// Tells the control loop, whenever something was learned or the settings changed.
 pub async fn keep(world: Arc<World>, handle: Handle, mut settings: watch::Receiver<Arc<Settings>>, stop: CancellationToken) {
@@ -47,19 +47,7 @@ fn of_domains(settings: &Settings, parts: &Parts, learned: &Learned, armed: OnTr
 }
 
 fn of_domain(settings: &Settings, parts: &Parts, learned: &Learned, armed: OnTrigger, domain: &DomainName) -> Option<Duration> {
-    let domains = BTreeSet::from([domain.clone()]);
-    let order = ShutdownOrder {
-        mode: if armed == OnTrigger::ClusterOnly { ShutdownMode::ClusterOnly } else { ShutdownMode::HostPoweroff },
-        reason: String::new(),
-        cause: Cause::Ups { domains: domains.clone() },
-        domains: Some(domains),
-        skip_drain: false,
-        skip_etcd_snapshot: false,
-        drain_timeout: None,
-        emergency_drain_timeout: None,
-        cut_outlets: settings.power.cut_outlets,
-        remaining: None,
-    };
+    let order = ShutdownOrder::of_ups(BTreeSet::from([domain.clone()]), armed, settings.power.cut_outlets);
     let book = shutdown::plan(&parts.settings, &parts.topology, &Facts::default(), learned, &order);
     // This host's own end is nobody's to measure.
     let steps = book.phases.iter().flat_map(|phase| &phase.steps);

@@ -12,7 +12,7 @@ use super::parts::Parts;
 use super::topology;
 use super::world::World;
 use crate::cluster::port::Facts;
-use crate::cluster::{ShutdownMode, ShutdownOrder, shutdown, startup};
+use crate::cluster::{ShutdownOrder, shutdown, startup};
 use crate::control::{Handle, Raised, Reply, Request, RunRecord, View};
 use crate::report::{self, Aftermath, RaisedReport, Subject, TriggerReading};
 use crate::runbook::Status;
@@ -59,7 +59,11 @@ pub async fn shut_down(world: Arc<World>, handle: Handle, wanted: Wanted) {
         let parts = world.parts().await;
         let facts = collected(&parts, COLLECT_WITHIN).await;
         let remaining = end.saturating_duration_since(Instant::now());
-        let order = emergency(&wanted, domains.clone(), remaining, settings.power.cut_outlets);
+        let order = ShutdownOrder {
+            reason: wanted.because.clone(),
+            remaining: Some(remaining),
+            ..ShutdownOrder::of_ups(domains.clone(), wanted.mode, settings.power.cut_outlets)
+        };
         let runbook = shutdown::plan(&parts.settings, &parts.topology, &facts, &handle.view().learned, &order);
         let request = Request::Admit {
             requester: format!("the failing power of {list}"),
@@ -78,21 +82,6 @@ pub async fn shut_down(world: Arc<World>, handle: Handle, wanted: Wanted) {
             said = why;
         }
         tokio::time::sleep(ASK_AGAIN).await;
-    }
-}
-
-fn emergency(wanted: &Wanted, domains: BTreeSet<DomainName>, remaining: Duration, cut_outlets: bool) -> ShutdownOrder {
-    ShutdownOrder {
-        mode: if wanted.mode == OnTrigger::HostPoweroff { ShutdownMode::HostPoweroff } else { ShutdownMode::ClusterOnly },
-        reason: wanted.because.clone(),
-        cause: Cause::Ups { domains: domains.clone() },
-        domains: Some(domains),
-        skip_drain: false,
-        skip_etcd_snapshot: false,
-        drain_timeout: None,
-        emergency_drain_timeout: None,
-        cut_outlets,
-        remaining: Some(remaining),
     }
 }
 

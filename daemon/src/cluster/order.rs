@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::ShutdownMode;
-use crate::site::{Cause, DomainName};
+use crate::site::{Cause, DomainName, OnTrigger};
 
 /// A shutdown as it is asked for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,4 +31,22 @@ pub struct ShutdownOrder {
     pub cut_outlets: bool,
     /// Runtime that is left, where the site runs on battery: the plan is cut to it.
     pub remaining: Option<Duration>,
+}
+
+impl ShutdownOrder {
+    /// What failing UPSes ask for: an emergency of these domains, as the settings say. Disarmed, what powering off would take is estimated.
+    pub fn of_ups(domains: BTreeSet<DomainName>, on_trigger: OnTrigger, cut_outlets: bool) -> Self {
+        Self {
+            mode: if on_trigger == OnTrigger::ClusterOnly { ShutdownMode::ClusterOnly } else { ShutdownMode::HostPoweroff },
+            reason: String::new(),
+            cause: Cause::Ups { domains: domains.clone() },
+            domains: Some(domains),
+            skip_drain: false,
+            skip_etcd_snapshot: false,
+            drain_timeout: None,
+            emergency_drain_timeout: None,
+            cut_outlets,
+            remaining: None,
+        }
+    }
 }
