@@ -23,6 +23,7 @@ use crate::args::{CardArgs, Format, Global, Mode};
 use crate::errors::CtlError;
 use crate::exit::Exit;
 use crate::follow::Follow;
+use crate::human::Look;
 use crate::image_env;
 use crate::interrupt::Interrupts;
 use crate::output::Console;
@@ -88,9 +89,23 @@ fn mode(mode: Option<Mode>) -> v1::ShutdownMode {
     }
 }
 
-/// Follows a run that was begun to its end, and says where its report is.
-async fn follow(run: &str, session: &Session, interrupts: &mut Interrupts, cx: &mut Context<'_, '_>) -> Result<Exit, CtlError> {
-    let (run, exit) = Follow::new(session, run, 0, None).until_ended(interrupts, cx.console).await?;
+/// Begins a run by `call`, whose answer is its id and what a person reads first, follows it to its end, and says where its report is.
+async fn execute<A>(
+    what: &str,
+    call: impl Future<Output = Result<A, CtlError>>,
+    session: &Session,
+    cx: &mut Context<'_, '_>,
+    begun: impl FnOnce(A, &str, &Look) -> (String, String),
+) -> Result<Exit, CtlError> {
+    let mut interrupts = Interrupts::listen()?;
+    let left = || format!("left before metisd answered; `metisctl{} run` shows whether a {what} was started", session.flags);
+    let answer = tokio::select! {
+        () = interrupts.next() => return Err(CtlError::Interrupted(left())),
+        answer = call => answer?,
+    };
+    let (run, headline) = begun(answer, &session.flags, &cx.console.look(None));
+    cx.console.note(&headline);
+    let (run, exit) = Follow::new(session, &run, 0, None).until_ended(&mut interrupts, cx.console).await?;
     cx.console.emit(cx.global.format, &run, |r, _| RunView::ending(r))?;
     if cx.global.format == Format::Table {
         cx.console.note(&format!("its report: `metisctl{} run show {}`", session.flags, run.id));

@@ -9,7 +9,6 @@ use super::Context;
 use crate::args::ShutdownArgs;
 use crate::errors::CtlError;
 use crate::exit::Exit;
-use crate::interrupt::Interrupts;
 use crate::session::Session;
 use crate::view::shutdown::ShutdownView;
 
@@ -23,19 +22,12 @@ pub async fn run(args: &ShutdownArgs, cx: &mut Context<'_, '_>) -> Result<Exit, 
         cx.console.emit(cx.global.format, &view, ShutdownView::table)?;
         return cx.end_dry_run(&view.plan, "add --execute");
     }
-    let mut interrupts = Interrupts::listen()?;
-    let answer = tokio::select! {
-        () = interrupts.next() => return Err(left_early(&session)),
-        answer = call => answer?,
-    };
-    let run = answer.run.clone();
-    let view = ShutdownView::from(answer);
-    cx.console.note(&view.headline(&run, &session.flags, &cx.console.look(None)));
-    super::follow(&run, &session, &mut interrupts, cx).await
-}
-
-fn left_early(session: &Session) -> CtlError {
-    CtlError::Interrupted(format!("left before metisd answered; `metisctl{} run` shows whether a shutdown was started", session.flags))
+    super::execute("shutdown", call, &session, cx, |answer, flags, look| {
+        let run = answer.run.clone();
+        let headline = ShutdownView::from(answer).headline(&run, flags, look);
+        (run, headline)
+    })
+    .await
 }
 
 fn request(args: &ShutdownArgs) -> v1::ShutdownRequest {

@@ -8,7 +8,6 @@ use super::shutdown::duration;
 use crate::args::StartupArgs;
 use crate::errors::CtlError;
 use crate::exit::Exit;
-use crate::interrupt::Interrupts;
 use crate::session::Session;
 use crate::view::startup::{GatesView, StartupView};
 
@@ -27,19 +26,12 @@ pub async fn run(args: &StartupArgs, cx: &mut Context<'_, '_>) -> Result<Exit, C
         cx.console.emit(cx.global.format, &view, StartupView::table)?;
         return cx.end_dry_run(&view.plan, "add --execute");
     }
-    let mut interrupts = Interrupts::listen()?;
-    let answer = tokio::select! {
-        () = interrupts.next() => return Err(left_early(&session)),
-        answer = call => answer?,
-    };
-    let run = answer.run.clone();
-    let view = StartupView::from(answer);
-    cx.console.note(&view.headline(&run, &session.flags, &cx.console.look(None)));
-    super::follow(&run, &session, &mut interrupts, cx).await
-}
-
-fn left_early(session: &Session) -> CtlError {
-    CtlError::Interrupted(format!("left before metisd answered; `metisctl{} run` shows whether a start-up was started", session.flags))
+    super::execute("start-up", call, &session, cx, |answer, flags, look| {
+        let run = answer.run.clone();
+        let headline = StartupView::from(answer).headline(&run, flags, look);
+        (run, headline)
+    })
+    .await
 }
 
 fn request(args: &StartupArgs) -> v1::StartupRequest {
