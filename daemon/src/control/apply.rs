@@ -41,9 +41,9 @@ fn apply_to_site(state: &mut State, fact: &Fact, stamp: &Stamp) {
         Fact::DomainChanged { domain, to, reason, .. } => {
             state.domains.insert(domain.clone(), Belief { verdict: *to, since: at, reason: reason.clone() });
         }
-        Fact::TriggerDecided { domain, because, would_act, budget, runtime } => {
-            let (because, would_act, budget, runtime) = (because.clone(), *would_act, *budget, *runtime);
-            state.triggers.insert(domain.clone(), TriggerRecord { at, because, would_act, budget, runtime, cleared: None });
+        Fact::TriggerDecided { domain, because, would_act, budget, runtime, in_startup } => {
+            let (because, would_act, budget, runtime, in_startup) = (because.clone(), *would_act, *budget, *runtime, *in_startup);
+            state.triggers.insert(domain.clone(), TriggerRecord { at, because, would_act, budget, runtime, in_startup, cleared: None });
         }
         Fact::TriggerCleared { domain, .. } => {
             if let Some(trigger) = state.triggers.get_mut(domain) {

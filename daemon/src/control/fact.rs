@@ -125,6 +125,9 @@ pub enum Fact {
         budget: Duration,
         /// Runtime that was left, where it was known.
         runtime: Option<Duration>,
+        /// By the charge that a start-up asks for: the policy of the UPSes knows nothing of it, so the verdict clears it.
+        #[serde(default)]
+        in_startup: bool,
     },
     /// The reason of a trigger is gone.
     TriggerCleared {

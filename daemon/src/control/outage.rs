@@ -16,28 +16,29 @@ const WORTH_A_CUT: Duration = Duration::from_secs(5);
 
 /// A domain is about to lose power.
 pub(super) fn trigger(draft: &mut Draft<'_>, domain: &DomainName, because: &str, budget: Duration, runtime: Option<Duration>) {
-    if !stands(&draft.state, domain) {
-        let would_act = draft.state.on_trigger();
-        draft.add(Fact::TriggerDecided { domain: domain.clone(), because: because.to_owned(), would_act, budget, runtime });
-        want_shutdown(draft);
-    }
+    decide(draft, domain, because.to_owned(), budget, runtime, false);
 }
-
-/// What the trigger of a start-up says; the policy of the UPSes knows nothing of it, so the verdict clears it.
-const TOO_LITTLE_CHARGE: &str = "the power failed again during a start-up";
 
 /// The power failed again during a start-up: under its minimum of charge the site is stopped at once, while the battery still allows it.
 pub(super) fn charge(draft: &mut Draft<'_>, domain: &DomainName, percent: f64, budget: Duration, runtime: Option<Duration>) {
     let minimum = draft.state.active().filter_map(|record| least_charge(record)).max();
     if let Some(minimum) = minimum.filter(|minimum| percent < f64::from(*minimum)) {
-        let because = format!("{TOO_LITTLE_CHARGE}: {percent:.0} % of charge are left, and {minimum} % are asked for");
-        trigger(draft, domain, &because, budget, runtime);
+        let because = format!("the power failed again during a start-up: {percent:.0} % of charge are left, and {minimum} % are asked for");
+        decide(draft, domain, because, budget, runtime, true);
+    }
+}
+
+fn decide(draft: &mut Draft<'_>, domain: &DomainName, because: String, budget: Duration, runtime: Option<Duration>, in_startup: bool) {
+    if !stands(&draft.state, domain) {
+        let (domain, would_act) = (domain.clone(), draft.state.on_trigger());
+        draft.add(Fact::TriggerDecided { domain, because, would_act, budget, runtime, in_startup });
+        want_shutdown(draft);
     }
 }
 
 /// Whether that trigger was decided by [`charge`].
 pub(super) fn by_charge(state: &State, domain: &DomainName) -> bool {
-    stands(state, domain) && state.triggers.get(domain).is_some_and(|trigger| trigger.because.starts_with(TOO_LITTLE_CHARGE))
+    stands(state, domain) && state.triggers.get(domain).is_some_and(|trigger| trigger.in_startup)
 }
 
 /// The charge that a start-up asks for, in percent.

@@ -141,6 +141,9 @@ pub struct TriggerRecord {
     pub budget: Duration,
     /// Runtime that was left, where it was known.
     pub runtime: Option<Duration>,
+    /// By the charge that a start-up asks for: the domain's verdict clears it.
+    #[serde(default)]
+    pub in_startup: bool,
     /// When its reason was gone; `None`: it stands.
     pub cleared: Option<Timestamp>,
 }
