@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use metis_tests::hosts::{Role, Wishes};
-use metis_tests::nspawn::{End, Event, State};
+use metis_tests::nspawn::{Event, State};
 use serde_json::{Value, json};
 
 use super::site::{FED, Site, Wanted, settled};
@@ -54,11 +54,7 @@ fn an_outage_and_back_without_a_person() {
     let Some(site) = Site::start("a full cycle", &Wanted { wishes, ..Wanted::default() }) else { return };
     let before = objects(&site);
     site.arm();
-    let failed = site.mains_fail();
-    let off = Event::Is(State::Off(End::PoweredOff));
-    let last = site.hosts.wait_event("titan-db", &off, failed, Duration::from_secs(120));
-    assert!(last.is_ok(), "{last:?}\n{}", site.metis.log());
-    site.hosts.wait_event("pyrphoros", &Event::OutletsOff, failed, Duration::from_secs(20)).unwrap();
+    site.run_down();
 
     let ups = site.hosts.ups("pyrphoros");
     ups.set_charge(80.0);

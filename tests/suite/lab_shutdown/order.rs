@@ -15,12 +15,7 @@ const ALL: [&str; 6] = ["titan-05", "titan-0a", "titan-13", "titan-15", "titan-2
 fn an_armed_metis_stops_the_site_in_order_before_the_battery_is_empty() {
     let Some(site) = Site::start("an outage, armed", &Wanted::default()) else { return };
     site.arm();
-    let failed = site.mains_fail();
-    let off = Event::Is(State::Off(End::PoweredOff));
-    let last = site.hosts.wait_event("titan-db", &off, failed, Duration::from_secs(120));
-    assert!(last.is_ok(), "{last:?}\n{}", site.metis.log());
-    // Its UPS was told to cut the outlets, and does.
-    site.hosts.wait_event("pyrphoros", &Event::OutletsOff, failed, Duration::from_secs(20)).unwrap();
+    site.run_down();
 
     assert_report_of_a_good_run(&site.metis.report().unwrap(), &ALL, "ups");
     assert_flux_is_suspended(&site);

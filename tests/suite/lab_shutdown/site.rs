@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use metis_tests::actors::{self, Actor, Volume, Volumes, storage_plane, volume};
 use metis_tests::hosts::{self, Hosts, Metis, Plan, Role, Sudo, UpsPlan, Wishes};
+use metis_tests::nspawn::{End, Event, State};
 use metis_tests::plane::front::Front;
 use metis_tests::plane::{self, Flux, Options, Plane};
 use serde_json::Value;
@@ -84,6 +85,15 @@ impl Site {
         ups.set_charge(NEARLY);
         ups.set_mains(false);
         Instant::now()
+    }
+
+    /// The mains of pyrphoros fail and stay away, until titan-db is off and its UPS has cut the outlets.
+    pub fn run_down(&self) {
+        let failed = self.mains_fail();
+        let off = Event::Is(State::Off(End::PoweredOff));
+        let last = self.hosts.wait_event("titan-db", &off, failed, Duration::from_secs(120));
+        assert!(last.is_ok(), "{last:?}\n{}", self.metis.log());
+        self.hosts.wait_event("pyrphoros", &Event::OutletsOff, failed, Duration::from_secs(20)).unwrap();
     }
 
     /// The control plane once more, on the data that it left, for a look at what is in it.
