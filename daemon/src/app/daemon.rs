@@ -22,7 +22,7 @@ use crate::api::{self, HostFacts, RoleTable};
 use crate::config::Settings;
 use crate::control::{self, Fact, Handle, Mailbox, Request};
 use crate::host::clock::Clock;
-use crate::host::service_manager;
+use crate::host::{memory, service_manager};
 use crate::journal::{self, Journal, Mode, Opened, UpsHistory};
 use crate::power::nut::Held;
 use crate::secrets;
@@ -31,6 +31,8 @@ use crate::secrets;
 /// grace for the tasks and what `run` waits for they stay below 10 s. Longer than an attempt that was told to end is waited for.
 const GRACE: Duration = Duration::from_secs(1);
 const STOP_WITHIN: Duration = Duration::from_secs(6);
+/// Everything that a start touches has been touched by then.
+const SETTLED: Duration = Duration::from_secs(20);
 /// Into so many parts the watchdog's interval is cut: one passes between two words to it, another until the loop turns, one is spare.
 const WATCHDOG_PARTS: u32 = 3;
 
@@ -116,6 +118,7 @@ impl Daemon {
             PowerWatch { settings: settings_receiver, handle: handle.clone(), history, secrets, problems: problems.clone(), clock, held };
         tasks.spawn("UPS watch", power.run(stop.clone()));
         tasks.spawn("watch of this host's end", this_host::watch(handle.clone(), stop.clone()));
+        tasks.spawn("start-up's pages", let_go_of_startup_code(stop.clone()));
         tasks.spawn("service manager", tell_service_manager(handle.clone(), self.clock.clone(), stop.clone()));
 
         let context = self.context(handle.clone(), journal.reader(), Arc::clone(&world), &problems, role_receiver);
@@ -175,6 +178,19 @@ pub(super) fn mailbox(
     let options = control::Options { tick, replayed: opened.tail.len() as u64, notes, ..control::Options::default() };
     let clock = clock.clone();
     Mailbox::new(state, opened.journal, move || clock.now(), Arc::new(settings.power.clone()), options)
+}
+
+/// Once everything has begun.
+async fn let_go_of_startup_code(stop: CancellationToken) {
+    if stop.run_until_cancelled(tokio::time::sleep(SETTLED)).await.is_none() {
+        return;
+    }
+    match tokio::task::spawn_blocking(memory::let_go_of_startup_code).await {
+        Ok(Ok(bytes)) => tracing::debug!(bytes, "pages that starting has touched were let go"),
+        Ok(Err(error)) => tracing::debug!(%error, "pages that starting has touched stay"),
+        Err(error) => tracing::warn!(%error, "letting go of pages"),
+    }
+    stop.cancelled().await;
 }
 
 async fn serve_api(listener: UnixListener, context: api::Context, stop: CancellationToken) {

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod dump;
 pub mod helper_pod;
 mod local;
+pub mod memory;
 pub mod port;
 mod reach;
 pub mod service_manager;
