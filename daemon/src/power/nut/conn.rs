@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
 use super::error::{ErrCode, NutError};
+use super::gather::Gather;
 use super::line::{MAX_LINE, quote, words};
 use super::list::{Fed, List, ListError};
 use super::tls;
@@ -29,6 +30,7 @@ pub struct Conn {
     within: Duration,
     buffer: Vec<u8>,
     start: usize,
+    gather: Option<Gather>,
 }
 
 impl Conn {
@@ -41,12 +43,13 @@ impl Conn {
             .map_err(|_| timeout())?
             .and_then(|stream| stream.set_nodelay(true).map(|()| stream))
             .map_err(|source| NutError::Connect { peer: peer.clone(), source })?;
-        Ok(Self::over(Box::new(stream), peer, within))
+        let gather = Gather::new(&stream);
+        Ok(Self { gather, ..Self::over(Box::new(stream), peer, within) })
     }
 
     /// Speaks over `io`; `peer` is only for messages.
     pub fn over(io: Box<dyn Transport>, peer: String, within: Duration) -> Self {
-        Self { io, peer, within, buffer: Vec::new(), start: 0 }
+        Self { io, peer, within, buffer: Vec::new(), start: 0, gather: None }
     }
 
     /// `STARTTLS`, as `host` unless the settings name another. There is no falling back to plain text.
@@ -56,9 +59,9 @@ impl Conn {
         if self.start < self.buffer.len() {
             return Err(NutError::Tls { peer: self.peer, reason: "plain text follows the answer to STARTTLS".to_owned() });
         }
-        let Self { io, peer, within, .. } = self;
+        let Self { io, peer, within, gather, .. } = self;
         match timeout_at(Instant::now() + within, tls::wrap(io, settings, host)).await {
-            Ok(Ok(io)) => Ok(Self::over(io, peer, within)),
+            Ok(Ok(io)) => Ok(Self { gather, ..Self::over(io, peer, within) }),
             Ok(Err(reason)) => Err(NutError::Tls { peer, reason }),
             Err(_) => Err(NutError::Timeout { peer, request: "the TLS handshake", within }),
         }
@@ -99,7 +102,13 @@ impl Conn {
             }
             packet.push(b'\n');
         }
+        if let Some(gather) = &self.gather {
+            gather.mute();
+        }
         self.send(&packet, request, deadline).await?;
+        if let Some(gather) = &self.gather {
+            gather.wait().await;
+        }
         let mut answers = Vec::with_capacity(args.len());
         for args in args {
             answers.push(self.read_list(request, List::new(kind, args), deadline).await?);

@@ -3,6 +3,7 @@
 mod command;
 mod conn;
 mod error;
+mod gather;
 mod held;
 mod line;
 mod list;
