@@ -34,14 +34,22 @@ async fn list(session: &Session, args: &RunListArgs, cx: &mut Context<'_, '_>) -
     let listed = session.call("run list", client(session).list(request)).await?;
     let view = RunsView { runs: listed.runs.into_iter().map(Into::into).collect() };
     cx.console.emit(cx.global.format, &view, |v, look| run::list(&v.runs, look))?;
-    Ok(Exit::Done)
+    left_out("older runs are", &listed.incomplete, cx)
 }
 
-async fn fetch(session: &Session, id: &str) -> Result<(v1::Run, Vec<v1::RunEvent>), CtlError> {
+async fn fetch(session: &Session, id: &str) -> Result<(v1::Run, v1::GetRunResponse), CtlError> {
     let what = format!("run get {id}");
-    let found = session.call(&what, client(session).get(v1::GetRunRequest { id: id.to_owned() })).await?;
-    let run = found.run.ok_or_else(|| CtlError::rpc(&what, tonic::Status::not_found(format!("there is no run {id}"))))?;
-    Ok((run, found.events))
+    let mut found = session.call(&what, client(session).get(v1::GetRunRequest { id: id.to_owned() })).await?;
+    let run = found.run.take().ok_or_else(|| CtlError::rpc(&what, tonic::Status::not_found(format!("there is no run {id}"))))?;
+    Ok((run, found))
+}
+
+/// What could not be read is told, and is no failure.
+fn left_out(what: &str, why: &str, cx: &mut Context<'_, '_>) -> Result<Exit, CtlError> {
+    if !why.is_empty() {
+        cx.last(&format!("{what} left out: {why}"))?;
+    }
+    Ok(Exit::Done)
 }
 
 /// "last" as the run that it is now.
@@ -50,10 +58,10 @@ async fn resolve(session: &Session, id: &str) -> Result<String, CtlError> {
 }
 
 async fn get(session: &Session, id: &str, cx: &mut Context<'_, '_>) -> Result<Exit, CtlError> {
-    let (run, events) = fetch(session, id).await?;
-    let view = RunDetailView { run: run.into(), events: events.into_iter().map(Into::into).collect() };
+    let (run, found) = fetch(session, id).await?;
+    let view = RunDetailView { run: run.into(), events: found.events.into_iter().map(Into::into).collect() };
     cx.console.emit(cx.global.format, &view, super::super::view::run::RunDetailView::table)?;
-    Ok(Exit::Done)
+    left_out("events are", &found.incomplete, cx)
 }
 
 async fn watch(session: &Session, id: &str, from_seq: u64, cx: &mut Context<'_, '_>) -> Result<Exit, CtlError> {

@@ -372,7 +372,7 @@ impl Runs for Script {
     type WatchStream = Stream<v1::RunEvent>;
 
     async fn list(&self, _: Request<v1::ListRunsRequest>) -> Answered<v1::ListRunsResponse> {
-        Ok(Response::new(v1::ListRunsResponse { runs: sample::runs() }))
+        Ok(Response::new(v1::ListRunsResponse { runs: sample::runs(), incomplete: String::new() }))
     }
 
     async fn get(&self, request: Request<v1::GetRunRequest>) -> Answered<v1::GetRunResponse> {
@@ -385,7 +385,9 @@ impl Runs for Script {
             ("shutdown-3", shutdown::run(phase)),
         ]);
         match known.get(id.as_str()) {
-            Some(run) => Ok(Response::new(v1::GetRunResponse { run: Some(run.clone()), events: sample::events() })),
+            Some(run) => {
+                Ok(Response::new(v1::GetRunResponse { run: Some(run.clone()), events: sample::events(), incomplete: String::new() }))
+            }
             None => Err(Status::not_found(format!("there is no run {id}"))),
         }
     }

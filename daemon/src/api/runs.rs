@@ -16,6 +16,8 @@ use crate::site::RunId;
 
 /// Facts of one run that are read at once.
 const PAGE: usize = 10_000;
+/// A state disk that does not answer by then may never do: what is known without it is told.
+const READ_WITHIN: Duration = Duration::from_secs(3);
 
 /// The service.
 pub(super) struct RunsService(pub(super) Context);
@@ -41,23 +43,46 @@ impl Context {
     /// Facts of a run after `from`, as stored.
     async fn stored(&self, run: &RunId, from: u64) -> Result<Vec<Told>, Status> {
         let (reader, run) = (self.reader.clone(), run.clone());
-        let facts = tokio::task::spawn_blocking(move || reader.of_run(&run, from, PAGE)).await;
-        let facts = facts.map_err(|e| Status::internal(format!("reading the journal: {e}")))?;
-        let facts = facts.map_err(|e| Status::unavailable(format!("the journal cannot be read: {e}")))?;
+        let facts = read(move || reader.of_run(&run, from, PAGE)).await?;
         facts.iter().map(Told::decode).collect::<Result<_, _>>().map_err(|e| Status::data_loss(format!("the journal: {e}")))
     }
 
-    /// Older runs than the View keeps, newest first.
-    async fn older_runs(&self, before: Option<u64>, limit: usize) -> Result<Vec<RunRecord>, Status> {
+    /// Older runs than that one, newest first; where none is given, the newest.
+    async fn older_runs(&self, than: Option<&RunId>, limit: usize) -> Result<Vec<RunRecord>, Status> {
+        // Admission facts are older than the oldest run that the View has.
+        let before = match than {
+            Some(id) => self.stored(id, 0).await?.first().map(|told| told.stamp.seq),
+            None => None,
+        };
         let reader = self.reader.clone();
-        let admitted = tokio::task::spawn_blocking(move || reader.runs(before, limit)).await;
-        let admitted = admitted.map_err(|e| Status::internal(format!("reading the journal: {e}")))?;
-        let admitted = admitted.map_err(|e| Status::unavailable(format!("the journal cannot be read: {e}")))?;
+        let admitted = read(move || reader.runs(before, limit)).await?;
         let mut found = Vec::new();
         for run in admitted.into_iter().filter_map(|fact| fact.run) {
             found.extend(control::fold_run(&self.stored(&run, 0).await?));
         }
         Ok(found)
+    }
+}
+
+async fn read<T, E>(what: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, Status>
+where
+    T: Send + 'static,
+    E: std::fmt::Display + Send + 'static,
+{
+    match tokio::time::timeout(READ_WITHIN, tokio::task::spawn_blocking(what)).await {
+        Ok(Ok(Ok(found))) => Ok(found),
+        Ok(Ok(Err(error))) => Err(Status::unavailable(format!("the journal cannot be read: {error}"))),
+        Ok(Err(error)) => Err(Status::internal(format!("reading the journal: {error}"))),
+        Err(_) => Err(Status::unavailable(format!("the journal's disk has not answered for {} s", READ_WITHIN.as_secs()))),
+    }
+}
+
+/// A journal that cannot be read now keeps nobody from seeing what the View has.
+fn or_why<T: Default>(read: Result<T, Status>) -> Result<(T, String), Status> {
+    match read {
+        Ok(found) => Ok((found, String::new())),
+        Err(status) if status.code() == tonic::Code::Unavailable => Ok((T::default(), status.message().to_owned())),
+        Err(status) => Err(status),
     }
 }
 
@@ -81,23 +106,21 @@ impl Runs for RunsService {
         let view = self.0.handle.view();
         let now = (self.0.now)();
         let mut runs: Vec<_> = view.runs.iter().filter(|r| wanted(r)).take(limit).map(|r| convert::run(r, &now)).collect();
+        let mut incomplete = String::new();
         if runs.len() < limit {
-            // Admission facts are older than the oldest run that the View has.
-            let oldest = view.runs.last().map(|r| r.id.clone());
-            let before = match oldest {
-                Some(id) => self.0.stored(&id, 0).await?.first().map(|t| t.stamp.seq),
-                None => None,
-            };
-            let older = self.0.older_runs(before, limit - runs.len()).await?;
+            let oldest = view.runs.last().map(|r| &r.id);
+            let (older, why) = or_why(self.0.older_runs(oldest, limit - runs.len()).await)?;
             runs.extend(older.iter().filter(|r| wanted(r)).map(|r| convert::run(r, &now)));
+            incomplete = why;
         }
-        Ok(Response::new(v1::ListRunsResponse { runs }))
+        Ok(Response::new(v1::ListRunsResponse { runs, incomplete }))
     }
 
     async fn get(&self, request: Request<v1::GetRunRequest>) -> Result<Response<v1::GetRunResponse>, Status> {
         let record = self.0.run(&request.into_inner().id).await?;
-        let events = self.0.stored(&record.id, 0).await?.iter().map(|t| convert::told(&record.id, t)).collect();
-        Ok(Response::new(v1::GetRunResponse { run: Some(convert::run(&record, &(self.0.now)())), events }))
+        let (stored, incomplete) = or_why(self.0.stored(&record.id, 0).await)?;
+        let events = stored.iter().map(|t| convert::told(&record.id, t)).collect();
+        Ok(Response::new(v1::GetRunResponse { run: Some(convert::run(&record, &(self.0.now)())), events, incomplete }))
     }
 
     type WatchStream = BoxStream<'static, Result<v1::RunEvent, Status>>;
@@ -180,7 +203,11 @@ async fn follow(context: &Context, run: &RunId, from: u64, to: &Sender) -> Resul
 
 /// Sends what is stored after `seen`; whether the run has ended.
 async fn catch_up(context: &Context, run: &RunId, seen: &mut u64, to: &Sender) -> Result<bool, Status> {
-    for told in context.stored(run, *seen).await? {
+    let (stored, missing) = or_why(context.stored(run, *seen).await)?;
+    if !missing.is_empty() {
+        tracing::warn!(METIS_RUN = %run, "a caller sees only what happens from now on: {missing}");
+    }
+    for told in stored {
         *seen = told.stamp.seq;
         if to.send(Ok(convert::told(run, &told))).await.is_err() || ended(&told) {
             return Ok(true);

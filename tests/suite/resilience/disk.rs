@@ -165,6 +165,8 @@ fn a_hung_disk_does_not_hold_the_daemon() {
     let begun = Instant::now();
     daemon.json(&["status"]).unwrap();
     assert!(begun.elapsed() < Duration::from_secs(2), "the control loop is held: {:?}", begun.elapsed());
+    let listed = daemon.ctl(&["run", "list"]).unwrap();
+    assert!(listed.code == Some(0) && listed.text().contains("older runs are left out: the journal"), "{listed:?}");
     disk.order("fsfreeze -u \"$1\"");
     assert_restored_by_itself(&daemon, before);
 
