@@ -9,6 +9,7 @@ use tonic::{Request, Response, Status};
 
 use super::authz::Admitted;
 use super::card::plan_status;
+use super::port::PlanError;
 use super::{Context, Role, convert};
 use crate::control::ClaimRecord;
 use crate::site::Change;
@@ -89,6 +90,9 @@ impl Leases for LeasesService {
             self.0.audit(&caller, "Leases.Release", &node).await?;
         }
         let held = self.0.cordon(&node)?;
+        if let Some(guard) = self.0.handle.view().in_use(&held) {
+            return Err(plan_status(PlanError::Refused(vec![guard])));
+        }
         let done = if execute {
             self.0.power.release_lease(caller.caller.label(), node).await.map_err(plan_status)?
         } else {

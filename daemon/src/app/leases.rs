@@ -24,6 +24,11 @@ const WITHIN: Duration = Duration::from_secs(10);
 /// again: it never means that nothing is held.
 pub async fn keep(world: Arc<World>, handle: Handle, problems: Problems, stop: CancellationToken) {
     let mut views = handle.views();
+    // Before that a view knows nothing of what the journal knows.
+    let known = views.wait_for(|view| view.started.is_some()).await.is_ok();
+    if !known {
+        return stop.cancelled().await;
+    }
     let mut adopted = false;
     loop {
         let holds = {
@@ -111,6 +116,10 @@ async fn carry_out(parts: &Parts, handle: &Handle, action: &Action) -> Result<()
             let platform = parts.platform.as_ref().map_err(Clone::clone)?;
             platform.ask_for_a_person(node, Some(because), WITHIN).await.map_err(|error| error.to_string())
         }
+        Action::Correct { node, mark } => {
+            let cluster = parts.cluster.as_ref().map_err(Clone::clone)?;
+            cluster.set_cordoned(node, Some(mark), WITHIN).await.map_err(|error| error.to_string())
+        }
         Action::Adopt { node, mark } => {
             tracing::warn!("{node} carries the mark of {} that the journal does not know: adopted", mark.run);
             let claim = Claim { object: object(node), change: Change::Cordoned, expires: mark.expires };
@@ -192,9 +201,8 @@ pub async fn release(world: &World, handle: &Handle, requester: &str, node: &str
     let Some(record) = cordons(&view).find(|record| record.claim.object.name == node) else {
         return Err(refused("lease.unknown", format!("metis holds no cordon on {node}; see `metisctl lease list`")));
     };
-    if held(&view, &parts, record).run_active {
-        let message = format!("{} placed it and is under way: `metisctl run cancel {}` undoes it", record.run, record.run);
-        return Err(refused("lease.in_use", message));
+    if let Some(guard) = view.in_use(record) {
+        return Err(PlanError::Refused(vec![guard]));
     }
     clear(&parts, handle, node, &format!("released by {requester}")).await.map_err(PlanError::Failed)?;
     Ok(format!("{node} is uncordoned"))

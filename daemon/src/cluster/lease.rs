@@ -47,6 +47,13 @@ pub enum Action {
         /// As it stands there.
         mark: Mark,
     },
+    /// What stands on the node is not what the journal says of the lease.
+    Correct {
+        /// On this node.
+        node: String,
+        /// As it has to stand there.
+        mark: Mark,
+    },
     /// Somebody else ended it.
     Forget {
         /// On this node.
@@ -88,6 +95,9 @@ fn due(holder: &str, lease: &Held, node: Option<&NodeSeen>, now: &Now) -> Option
     match &node.mark {
         None => return forget("somebody made the cordon his own"),
         Some(mark) if mark.holder != holder => return forget(&format!("{} holds it now", mark.holder)),
+        Some(mark) if differs(mark.expires, lease.expires) => {
+            return Some(Action::Correct { node: lease.node.clone(), mark: Mark { expires: lease.expires, ..mark.clone() } });
+        }
         Some(_) => {}
     }
     // Expiry runs on wall time, and a clock that is not synchronised cannot tell.
@@ -104,6 +114,11 @@ fn due(holder: &str, lease: &Held, node: Option<&NodeSeen>, now: &Now) -> Option
     }
     let because = "its lease has expired, and the node is not Ready: uncordon it once it is well, or renew the lease".to_owned();
     (!lease.marked).then(|| Action::Mark { node: lease.node.clone(), because })
+}
+
+/// The annotation has whole seconds.
+fn differs(shown: Option<Timestamp>, known: Option<Timestamp>) -> bool {
+    shown.map(Timestamp::as_second) != known.map(Timestamp::as_second)
 }
 
 #[cfg(test)]
@@ -141,7 +156,11 @@ mod tests {
         Held { node: "titan-13".into(), expires, run_active: false, host_down: false, starting: false, marked: false }
     }
 
-    fn word(held: &[Held], node: NodeSeen, now: &Now) -> &'static str {
+    /// What becomes of it where the node's annotation says what the journal says.
+    fn word(held: &[Held], mut node: NodeSeen, now: &Now) -> &'static str {
+        if let (Some(lease), Some(mark)) = (held.first(), node.mark.as_mut()) {
+            mark.expires = lease.expires;
+        }
         match reconcile("titan-db", held, &[node], now).as_slice() {
             [] => "held",
             [Action::Clear { .. }] => "cleared",
@@ -193,13 +212,23 @@ mod tests {
         assert!(matches!(gone.as_slice(), [Action::Forget { because, .. }] if because.contains("not there")), "{gone:?}");
     }
 
+    #[test]
+    fn what_stands_on_the_node_follows_the_journal() {
+        let renewed = held(7200);
+        let actions = reconcile("titan-db", std::slice::from_ref(&renewed), &[node()], &now(true));
+        let mark = Mark { expires: renewed.expires, ..mark("titan-db") };
+        assert_eq!(actions, [Action::Correct { node: "titan-13".to_owned(), mark: mark.clone() }]);
+        assert_eq!(word(&[renewed], NodeSeen { mark: Some(mark), ..node() }, &now(true)), "held");
+    }
+
     proptest! {
         #[test]
         fn foreign_cordons_are_never_touched_and_nothing_is_cleared_early(
             expires in -100_i64..100, synced: bool, ready: bool, fresh: bool, unschedulable: bool, ours: Option<bool>,
-            active: bool, down: bool, starting: bool, marked: bool, known: bool,
+            active: bool, down: bool, starting: bool, marked: bool, known: bool, drifted: bool,
         ) {
-            let mark = ours.map(|ours| mark(if ours { "titan-db" } else { "tethys" }));
+            let shown = held(if drifted { expires + 10 } else { expires }).expires;
+            let mark = ours.map(|ours| Mark { expires: shown, ..mark(if ours { "titan-db" } else { "tethys" }) });
             let is_ours = ours == Some(true);
             let node = NodeSeen { ready, lease_fresh: fresh, unschedulable, mark, ..node() };
             let lease = Held { run_active: active, host_down: down, starting, marked, ..held(expires) };
@@ -208,8 +237,11 @@ mod tests {
             prop_assert!(actions.len() <= 1, "{actions:?}");
             for action in actions {
                 match action {
-                    Action::Clear { .. } => prop_assert!(known && synced && expires <= 0 && !starting && !active && ready && fresh && is_ours),
-                    Action::Mark { .. } => prop_assert!(known && synced && expires <= 0 && !down && !starting && is_ours),
+                    Action::Correct { mark, .. } => {
+                        prop_assert!(known && drifted && is_ours && unschedulable && !active && mark.expires == held(expires).expires);
+                    }
+                    Action::Clear { .. } => prop_assert!(known && !drifted && synced && expires <= 0 && !starting && !active && ready && fresh && is_ours),
+                    Action::Mark { .. } => prop_assert!(known && !drifted && synced && expires <= 0 && !down && !starting && is_ours),
                     Action::Adopt { mark, .. } => prop_assert!(!known && mark.holder == "titan-db" && unschedulable),
                     Action::Forget { .. } => prop_assert!(known && !active && (!unschedulable || !is_ours)),
                 }

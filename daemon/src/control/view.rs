@@ -10,7 +10,7 @@ use super::tell::on_trigger;
 use super::{Belief, ClaimRecord, GoingDown, RunRecord, SettingsState, State, StepProgress, TriggerRecord, outage};
 use crate::power::{Snapshot, UpsState};
 use crate::runbook::Status;
-use crate::site::{BootId, DomainName, Learned, OnTrigger, RunId, UpsName, Verdict};
+use crate::site::{BootId, DomainName, Guard, Learned, OnTrigger, RunId, UpsName, Verdict};
 
 /// Everything there is to see.
 #[derive(Debug, Clone, Default)]
@@ -90,6 +90,13 @@ impl View {
     /// The run of that id, or the newest for `last`.
     pub fn run(&self, id: &str) -> Option<&Arc<RunRecord>> {
         if id == "last" { self.runs.first() } else { self.runs.iter().find(|record| record.id.as_str() == id) }
+    }
+
+    /// Why a person may not release what is held: the run that holds it is under way, and would miss it.
+    pub fn in_use(&self, held: &ClaimRecord) -> Option<Guard> {
+        let run = self.run(held.run.as_str()).filter(|record| record.run.outcome.is_none())?;
+        let message = format!("{} placed it and is under way: `metisctl run cancel {}` undoes it", run.id, run.id);
+        Some(Guard { name: "lease.in_use".to_owned(), message, waiver: None })
     }
 
     /// Builds it from the state.
