@@ -5,6 +5,7 @@ mod leases_of_cordons;
 mod mains;
 mod raised;
 mod scope;
+mod second_outage;
 mod site;
 mod startup;
 

@@ -2,6 +2,7 @@
 
 pub mod ask;
 mod come_back;
+mod control_plane;
 mod power;
 mod take_back;
 
@@ -14,7 +15,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::shutdown::Attempt;
-use crate::cluster::port::{ClusterError, Platform};
+use crate::cluster::port::Platform;
 use crate::cluster::seen::{Expected, Seen};
 use crate::cluster::startup::{self, judge};
 use crate::host::port::Command;
@@ -125,18 +126,6 @@ impl Attempt<'_> {
 
     fn platform(&self) -> Result<&Arc<dyn Platform>, String> {
         self.parts.platform.as_ref().map_err(Clone::clone)
-    }
-
-    async fn control_plane(&self) -> Judged {
-        let ready = match self.platform() {
-            Ok(platform) => platform.ready(self.left()).await,
-            Err(why) => return Judged::CannotTell(why),
-        };
-        match ready {
-            Ok(()) => Judged::Ready("the API is ready".to_owned()),
-            Err(ClusterError::Refused(why)) => Judged::CannotTell(why),
-            Err(error) => Judged::NotReady { why: error.to_string(), done: 0 },
-        }
     }
 
     async fn node_ready(&self, node: &NodeName) -> Judged {

@@ -141,7 +141,7 @@ impl Site {
             return Err(ClusterError::Unreachable(format!("the API server did not answer within {} s", within.as_secs())));
         }
         let servers = self.locked().hosts.values().any(|host| host.on && host.units.contains("k3s.service"));
-        if self.has(&Fault::ApiFails) || !servers {
+        if self.has(&Fault::ApiFails) || self.has(&Fault::DatastoreOpens) || !servers {
             return Err(ClusterError::Unreachable("the API server answers 500".to_owned()));
         }
         let mut answered = None;

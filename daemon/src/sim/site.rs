@@ -45,6 +45,9 @@ pub struct SimHost {
     pub leftovers: u32,
     /// On-demand snapshots of etcd.
     pub snapshots: Vec<String>,
+    /// CPU time of k3s in seconds.
+    #[serde(default)]
+    pub cpu_seconds: u64,
     /// Times it was switched on again; its boot id.
     #[serde(default)]
     pub boots: u32,
@@ -126,6 +129,8 @@ pub enum Fault {
     ApiHangs,
     /// The API server answers nothing but 500.
     ApiFails,
+    /// The same, while the datastore is being opened: k3s is at work on that.
+    DatastoreOpens,
     /// Nothing listens there.
     Unreachable(String),
     /// Commands on this host do not end.

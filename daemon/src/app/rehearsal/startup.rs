@@ -14,16 +14,16 @@ use crate::sim::site::{Fault, Model, Site};
 use crate::site::{Cause, Learned, Mark, OnBoot, OnTrigger};
 
 /// Asks for a start-up; it may be under way for days.
-async fn begin(rehearsal: &Rehearsal, order: &StartupOrder) {
-    let settings = settings();
-    let runbook = plan(&settings.cluster, &topology::of(&settings, "titan-db"), &Learned::default(), order);
+pub(super) async fn begin(rehearsal: &Rehearsal, order: &StartupOrder) {
+    let settings = &rehearsal.settings;
+    let runbook = plan(&settings.cluster, &topology::of(settings, "titan-db"), &Learned::default(), order);
     assert_eq!(runbook.refusals, Vec::new());
     let request = Request::Admit { requester: "ada".to_owned(), runbook, cause: Cause::Person, within: None };
     let reply = rehearsal.handle.request(request).await.unwrap();
     assert!(matches!(reply, Reply::Admitted { .. }), "{reply:?}");
 }
 
-async fn ends(rehearsal: &Rehearsal) -> Arc<RunRecord> {
+pub(super) async fn ends(rehearsal: &Rehearsal) -> Arc<RunRecord> {
     let waited = tokio::time::Instant::now();
     while !ended(&rehearsal.handle.view()) {
         tokio::time::sleep(Duration::from_secs(5)).await;
@@ -32,12 +32,12 @@ async fn ends(rehearsal: &Rehearsal) -> Arc<RunRecord> {
     rehearsal.record()
 }
 
-fn order() -> StartupOrder {
+pub(super) fn order() -> StartupOrder {
     StartupOrder { has_ups: true, ..StartupOrder::default() }
 }
 
 /// The mains are back: every host boots; what its kubelet said stands as it was.
-fn switch_on(site: &Site, hosts: &[&str]) {
+pub(super) fn switch_on(site: &Site, hosts: &[&str]) {
     site.change(|model| {
         for name in hosts {
             let host = model.hosts.get_mut(*name).unwrap();
@@ -53,7 +53,7 @@ fn at(model: &Model, what: &str) -> usize {
 }
 
 /// A site that was shut down because its power failed, and has its power back.
-async fn after_an_outage(on: &[&str]) -> (Rehearsal, Model) {
+pub(super) async fn after_an_outage(on: &[&str]) -> (Rehearsal, Model) {
     let before = site().model();
     let rehearsal = Rehearsal::start(site()).await;
     rehearsal.arm(OnTrigger::HostPoweroff).await;
@@ -67,7 +67,7 @@ async fn after_an_outage(on: &[&str]) -> (Rehearsal, Model) {
 }
 
 /// As it was before the outage, but for boots and what detached.
-fn as_before(before: &Model, after: &Model) {
+pub(super) fn as_before(before: &Model, after: &Model) {
     assert_eq!(before.flux, after.flux, "{:#?}", after.log);
     for (name, node) in &before.nodes {
         let now = &after.nodes[name];

@@ -58,7 +58,7 @@ pub const GATES: &[Row] = &[
     Row {
         name: "control-plane",
         needs: "a k3s server",
-        probe: "/readyz answers 200 to metis' own account at any endpoint; 401 is only TLS that is up",
+        probe: "/readyz answers 200 to metis' own account at any endpoint; 401 is only TLS that is up; CPU time of k3s on the servers is progress",
         patience: |settings| settings.startup.api_timeout,
         on_failure: "journalctl -u k3s on the servers; a datastore that opens slowly makes progress and is waited for",
     },
