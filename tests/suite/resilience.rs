@@ -9,8 +9,8 @@ mod resilience {
     mod disk;
     mod ended;
     mod journal;
+    mod kills;
     mod lab;
     mod outage;
-    mod shutdown;
     mod site;
 }

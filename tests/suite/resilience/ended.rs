@@ -1,4 +1,4 @@
-//! What has to hold of a site, a journal and a report when a shutdown is over, whoever was killed meanwhile.
+//! What has to hold of a site, a journal and a report when a story is over, whoever was killed meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use super::case::{Case, Story};
 use super::lab::{self, Row};
 use super::site::{self, DATASTORE, SERVER, THIS, WORKERS};
 
-/// A shutdown that is over.
+/// A story that is over.
 pub struct Ended {
     pub case: Case,
     /// All facts.
@@ -23,26 +23,38 @@ impl Ended {
         let (when, log) = (&self.case.when, self.case.daemon.log());
         lab::assert_intact(&self.case.left, &self.history, when);
         lab::assert_told_is_stored(&self.case.daemon, &self.history, when);
-        assert_eq!(self.count("run.admitted"), 1, "{when}: one outage is one shutdown\n{log}");
-        assert_eq!(self.count("run.ended"), 1, "{when}\n{log}");
+        let runs = usize::from(!matches!(self.case.story, Story::LeaseRenewed | Story::LeaseReleased | Story::LeaseExpired));
+        assert_eq!(self.count("run.admitted"), runs, "{when}: one outage is one shutdown\n{log}");
+        assert_eq!(self.count("run.ended"), runs, "{when}\n{log}");
         let mut ended = BTreeSet::new();
-        for fact in self.history.iter().filter(|fact| fact.kind == "step.ended") {
+        for fact in self.told().filter(|fact| fact.kind == "step.ended") {
             assert!(ended.insert(fact.text("step")), "{when}: {} ended twice\n{log}", fact.text("step"));
+        }
+        match self.case.story {
+            Story::StartUp => return self.check_started(),
+            Story::LeaseRenewed => return self.check_renewed(),
+            Story::LeaseReleased | Story::LeaseExpired => return self.check_released(),
+            Story::Outage | Story::MainsBack | Story::Asked | Story::Cancelled => {}
         }
         let report = self.case.report().unwrap();
         self.check_dump(&report);
         match self.case.story {
             Story::Outage => self.check_off(),
             Story::Asked => self.check_stopped(),
-            Story::MainsBack | Story::Cancelled => self.check_untouched(&report),
+            _ => self.check_untouched(&report),
         }
         if !self.case.story.undone() {
             self.check_report(&report);
         }
     }
 
+    /// Facts of the story itself.
+    fn told(&self) -> impl Iterator<Item = &Row> {
+        self.history.iter().skip(self.case.prepared)
+    }
+
     fn count(&self, kind: &str) -> usize {
-        self.history.iter().filter(|fact| fact.kind == kind).count()
+        self.told().filter(|fact| fact.kind == kind).count()
     }
 
     /// The dump must not be repeated: it was made once, or nobody knows.
@@ -95,6 +107,38 @@ impl Ended {
         let changed = site::changed(model, &self.case.before);
         assert_eq!(changed.len(), 7, "{when}: 2 suspended, 2 cordoned, 3 stopped: {changed:?}");
         assert_eq!(changed, site::claimed(&self.history), "{when}");
+    }
+
+    /// As it was before it was stopped; nothing is held any more.
+    fn check_started(&self) {
+        let (when, model) = (&self.case.when, &self.model);
+        assert_eq!(site::changed(model, &self.case.before), BTreeSet::new(), "{when}: {:#?}", model.log);
+        assert_eq!(site::claimed(&self.history), BTreeSet::new(), "{when}: {:#?}", model.log);
+        let report = self.case.report().unwrap();
+        assert_eq!(report["outcome"], "done", "{when}: {report:#}\n{}", self.case.daemon.log());
+        for (id, status) in statuses(&report) {
+            assert_eq!(status, "done", "{when}: {id}: {report:#}");
+        }
+        assert!(!model.log.iter().any(|act| act.contains("media")), "{when}: what somebody else suspended: {:#?}", model.log);
+        let servers = site::first(model, &format!("start k3s.service {SERVER}"), when);
+        assert!(servers < site::first(model, &format!("start k3s-agent.service {}", WORKERS[0]), when), "{when}: {:#?}", model.log);
+    }
+
+    fn check_renewed(&self) {
+        let (when, model) = (&self.case.when, &self.model);
+        assert!(model.nodes.values().filter(|node| node.unschedulable).count() == WORKERS.len(), "{when}: {:#?}", model.log);
+        assert!(site::changed(model, &self.case.before).is_subset(&site::claimed(&self.history)), "{when}");
+    }
+
+    /// This cordon is gone, in the journal too, and the other stands.
+    fn check_released(&self) {
+        let (when, model) = (&self.case.when, &self.model);
+        let cordoned = |name: &str| model.nodes[name].unschedulable;
+        assert!(!cordoned(WORKERS[0]) && cordoned(WORKERS[1]), "{when}: {:#?}", model.log);
+        let claimed = site::claimed(&self.history);
+        let nodes: Vec<_> = claimed.iter().filter(|claim| claim.starts_with("Node/")).collect();
+        assert_eq!(nodes, [&format!("Node/{} cordoned", WORKERS[1])], "{when}");
+        assert!(site::changed(model, &self.case.before).is_subset(&claimed), "{when}");
     }
 
     fn check_untouched(&self, report: &serde_json::Value) {

@@ -1,4 +1,4 @@
-//! kill -9 before and after every journal write of a shutdown: the real daemon, its socket, its client and its journal, on a simulated site
+//! kill -9 before and after every journal write of shutdowns, start-ups and changes of leases: the real daemon, its socket, its client and its journal, on a simulated site
 //! that outlives it.
 
 use std::collections::BTreeSet;
@@ -6,14 +6,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::case::{Case, Resumed, STORIES, Story};
+use super::case::{Case, RETURNS, Resumed, SHUTDOWNS, Story};
 
 /// Daemons at once: they mostly wait.
 const AT_ONCE: usize = 8;
 /// Figures of a machine whose disk took too long are no figures: such a case is repeated, so often.
 const REPEATS: usize = 3;
 
-/// A shutdown that is killed at these places, on a disk that is quick enough; whether it was killed at each, and how it was resumed.
+/// A story that is killed at these places, on a disk that is quick enough; whether it was killed at each, and how it was resumed.
 fn killed(story: Story, places: &[String]) -> (bool, Vec<Resumed>) {
     for _ in 0..REPEATS {
         let played = Case::new(story, places).play();
@@ -24,10 +24,10 @@ fn killed(story: Story, places: &[String]) -> (bool, Vec<Resumed>) {
     panic!("{story:?} {places:?}: the journal was degraded {REPEATS} times: this disk takes longer than a second for a write");
 }
 
-/// Journal writes of a shutdown from the daemon's start on; the writes of its stop are none of it.
+/// Journal writes of a story from the daemon's start on; the writes of its stop are none of it.
 fn writes(story: Story) -> usize {
     let played = Case::new(story, &[]).play();
-    let facts = played.history.iter().take_while(|fact| fact.kind != "daemon.stopping");
+    let facts = played.history.iter().skip(played.case.prepared).take_while(|fact| fact.kind != "daemon.stopping");
     let moments: BTreeSet<_> = facts.filter(|fact| fact.kind != "daemon.armed").map(|fact| fact.at).collect();
     moments.len()
 }
@@ -57,11 +57,12 @@ fn places(writes: usize, wanted: usize) -> Vec<String> {
 
 /// Kills each story at that many places; `twice`: the next daemon again, at one of its first writes.
 #[allow(clippy::print_stdout, reason = "figures for whoever asks for them")]
-fn kill_everywhere(wanted: usize, twice: bool) {
-    let counted: Vec<_> = all(&STORIES, |story| (*story, writes(*story)));
+fn kill_everywhere(stories: &[Story], wanted: usize, twice: bool) {
+    let counted: Vec<_> = all(stories, |story| (*story, writes(*story)));
     let mut jobs = Vec::new();
     for (story, writes) in &counted {
-        assert!(*writes > 20, "{story:?}: {writes} writes are no shutdown");
+        let least = if matches!(story, Story::LeaseRenewed | Story::LeaseReleased | Story::LeaseExpired) { 2 } else { 15 };
+        assert!(*writes >= least, "{story:?}: only {writes} writes");
         for (number, place) in places(*writes, wanted).into_iter().enumerate() {
             let again = twice.then(|| format!("journal.{}:{}", ["before", "after"][number % 2], 1 + number % 5));
             jobs.push((*story, [place].into_iter().chain(again).collect::<Vec<_>>()));
@@ -91,20 +92,35 @@ fn spread(sorted: &[Duration]) -> String {
 
 #[test]
 fn kill_9_before_and_after_journal_writes_of_shutdowns() {
-    kill_everywhere(8, false);
+    kill_everywhere(&SHUTDOWNS, 8, false);
 }
 
 #[test]
 fn kill_9_again_while_a_shutdown_is_resumed() {
-    kill_everywhere(4, true);
+    kill_everywhere(&SHUTDOWNS, 4, true);
+}
+
+#[test]
+fn kill_9_before_and_after_journal_writes_of_start_ups_and_leases() {
+    kill_everywhere(&RETURNS, 4, false);
 }
 
 #[test]
 fn full_kill_9_before_and_after_every_journal_write_of_shutdowns() {
-    kill_everywhere(usize::MAX, false);
+    kill_everywhere(&SHUTDOWNS, usize::MAX, false);
 }
 
 #[test]
 fn full_kill_9_again_while_a_shutdown_is_resumed_at_many_places() {
-    kill_everywhere(40, true);
+    kill_everywhere(&SHUTDOWNS, 40, true);
+}
+
+#[test]
+fn full_kill_9_before_and_after_every_journal_write_of_start_ups_and_leases() {
+    kill_everywhere(&RETURNS, usize::MAX, false);
+}
+
+#[test]
+fn full_kill_9_again_while_a_start_up_or_a_change_of_a_lease_is_resumed() {
+    kill_everywhere(&RETURNS, 40, true);
 }

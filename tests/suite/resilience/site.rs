@@ -37,6 +37,7 @@ const MAIN: &str = r#"
 daemon: { state_dir: "@DIR@/state", runtime_dir: "@DIR@/run", log_level: info, host_role: coordinator }
 inventory: "@DIR@/inventory.yaml"
 hosts: { this_host: titan-01 }
+startup: { clocks: false, stability_window: 1s }
 cluster: { kubeconfig: { file: "@DIR@/kubeconfig" }, datastore: { kind: external, host: titan-db, dump: dump-it } }
 power:
   poll_interval: 500ms
