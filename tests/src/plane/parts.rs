@@ -62,6 +62,8 @@ impl Parts<'_> {
         // As k3s has them, but for ServiceAccount admission (pods need no token here), and for the endpoints of the service `kubernetes`,
         // which must not be loopback addresses.
         let fixed = [
+            // Megabytes: tests read one file, and a rotated one has lost its beginning.
+            "--audit-log-maxsize=10000",
             "--audit-log-mode=blocking",
             "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
             "--service-cluster-ip-range=10.43.0.0/16",
