@@ -26,12 +26,14 @@ pub(super) fn recover(draft: &mut Draft<'_>, version: &str, settings: &Adopted, 
     comeback::at_start(draft, before.as_ref());
 }
 
-/// metisd may have stopped, or this host have gone, between the record of a shutdown's end and its report. Who reports knows whether it is
+/// metisd may have stopped, or this host have gone, between the record of a run's end and its report. Who reports knows whether it is
 /// written already.
 fn report_again(draft: &mut Draft<'_>) {
-    let newest = draft.state.runs.iter().rev().find(|record| Kind::of(&record.run.book.kind) == Some(Kind::Shutdown));
-    if let Some(id) = newest.filter(|record| record.run.outcome.is_some()).map(|record| record.id.clone()) {
-        draft.report(&id);
+    for kind in [Kind::Shutdown, Kind::Startup] {
+        let newest = draft.state.runs.iter().rfind(|record| Kind::of(&record.run.book.kind) == Some(kind));
+        if let Some(id) = newest.filter(|record| record.run.outcome.is_some()).map(|record| record.id.clone()) {
+            draft.report(&id);
+        }
     }
 }
 
