@@ -296,6 +296,12 @@ pub struct StartupArgs {
     /// So long nothing may regress at the end, e.g. 180 (seconds) or 3m; startup.stability_window where absent
     #[arg(long, value_parser = ceiling, value_name = "SPAN")]
     pub startup_stability_window: Option<Duration>,
+    /// That window is waited for so long; startup.stability_timeout where absent
+    #[arg(long, value_parser = ceiling, value_name = "SPAN")]
+    pub startup_stability_timeout: Option<Duration>,
+    /// Ingress, services and endpoints are waited for so long without progress; startup.checklist_timeout where absent
+    #[arg(long, value_parser = ceiling, value_name = "SPAN")]
+    pub startup_checklist_timeout: Option<Duration>,
     /// Do it
     #[arg(long)]
     pub execute: bool,

@@ -9,6 +9,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("site", &[]),
     // The rooms' validated settings.
     ("config", &["api", "card", "cluster", "host", "power"]),
+    ("probe", &[]),
     // Of the cluster: how the plans of two shutdowns are joined (pure).
     ("control", &["journal", "runbook", "power", "report", "cluster"]),
     // Plans are values of `runbook`; rules and adapters are its own.
@@ -24,7 +25,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // Plain values of power, card and cluster become messages here; the journal is read.
     ("api", &["control", "journal", "runbook", "power", "card", "cluster"]),
     // The ports of these rooms, and what their verbs take and give.
-    ("sim", &["cluster", "host", "power"]),
+    ("sim", &["cluster", "host", "power", "probe"]),
 ];
 
 fn source_root() -> PathBuf {

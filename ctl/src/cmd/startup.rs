@@ -43,5 +43,7 @@ fn request(args: &StartupArgs) -> v1::StartupRequest {
         require_ups_battery: args.require_ups_battery,
         stability_window: args.startup_stability_window.map(duration),
         execute: args.execute,
+        checklist_timeout: args.startup_checklist_timeout.map(duration),
+        stability_timeout: args.startup_stability_timeout.map(duration),
     }
 }

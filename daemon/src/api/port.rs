@@ -105,6 +105,10 @@ pub struct StartupQuestion {
     pub require_ups_battery: bool,
     /// So long nothing may regress at the end; `startup.stability_window` where absent.
     pub stability_window: Option<Duration>,
+    /// Ingress, services and endpoints are waited for so long without progress; `startup.checklist_timeout` where absent.
+    pub checklist_timeout: Option<Duration>,
+    /// The stable window is waited for so long; `startup.stability_timeout` where absent.
+    pub stability_timeout: Option<Duration>,
 }
 
 /// What stands against arming, and what it would do.

@@ -115,6 +115,8 @@ fn startup_question(asked: v1::StartupRequest) -> Result<StartupQuestion, Status
         min_battery: min_battery.flatten(),
         require_ups_battery: asked.require_ups_battery,
         stability_window: span(asked.stability_window, "stability_window")?,
+        checklist_timeout: span(asked.checklist_timeout, "checklist_timeout")?,
+        stability_timeout: span(asked.stability_timeout, "stability_timeout")?,
     })
 }
 

@@ -7,11 +7,12 @@ use futures::future::BoxFuture;
 use tokio::time::Instant;
 
 use crate::cluster;
-use crate::cluster::port::{Cluster, Platform};
+use crate::cluster::port::{Cluster, Exposure, Platform};
 use crate::cluster::seen::Seen;
 use crate::config::Settings;
 use crate::host::port::Hosts;
 use crate::power::port::Primary;
+use crate::probe::port::Prober;
 use crate::site::{Host, NodeName, Topology};
 
 /// What performing a shutdown needs, of one version of the settings.
@@ -26,6 +27,10 @@ pub struct Parts {
     pub cluster: Result<Arc<dyn Cluster>, String>,
     /// The same as a start-up looks at it.
     pub platform: Result<Arc<dyn Platform>, String>,
+    /// The same as it is seen from outside.
+    pub exposure: Result<Arc<dyn Exposure>, String>,
+    /// Asks what the site serves.
+    pub prober: Arc<dyn Prober>,
     /// The newest look at it, for all gates that are judged side by side.
     pub look: Look,
     /// UPSes of which this host is the primary.

@@ -8,13 +8,14 @@ use super::parts::{Look, MakeParts, Parts};
 use super::world::World;
 use super::{daemon, simulate, topology};
 use crate::cluster::RealCluster;
-use crate::cluster::port::{Cluster, Platform};
+use crate::cluster::port::{Cluster, Exposure, Platform};
 use crate::config::Settings;
 use crate::host::clock::Clock;
 use crate::host::port::Pods;
 use crate::host::{RealHosts, Secrets};
 use crate::power::NutPrimary;
 use crate::power::nut::Held;
+use crate::probe::RealProber;
 use crate::secrets;
 
 /// The world as it is. `held`: logins of this daemon's own monitor.
@@ -40,7 +41,9 @@ fn parts(context: secrets::Context, held: Held, this_host: String) -> Arc<MakePa
                 settings: settings.cluster.clone(),
                 hosts: Arc::new(RealHosts::new(&settings.hosts, Arc::clone(&resolve), pods)),
                 cluster: cluster.clone().map(|cluster| cluster as Arc<dyn Cluster>),
-                platform: cluster.map(|cluster| cluster as Arc<dyn Platform>),
+                platform: cluster.clone().map(|cluster| cluster as Arc<dyn Platform>),
+                exposure: cluster.map(|cluster| cluster as Arc<dyn Exposure>),
+                prober: Arc::new(RealProber::default()),
                 look: Look::default(),
                 primary: Arc::new(NutPrimary::new(&settings.power.upses, resolve, held)),
             }

@@ -6,6 +6,7 @@ mod mains;
 mod raised;
 mod scope;
 mod second_outage;
+mod served;
 mod site;
 mod startup;
 

@@ -41,6 +41,8 @@ pub fn parts(site: Site, this_host: String) -> Arc<MakeParts> {
                 hosts: site.clone(),
                 cluster: Ok(site.clone()),
                 platform: Ok(site.clone()),
+                exposure: Ok(site.clone()),
+                prober: site.clone(),
                 look: Look::default(),
                 primary: site,
             }

@@ -3,6 +3,7 @@
 pub mod ask;
 mod come_back;
 mod control_plane;
+mod outside;
 mod power;
 mod take_back;
 
@@ -100,6 +101,9 @@ impl Attempt<'_> {
             Gate::Flux => self.seen(judge::flux).await,
             Gate::Namespaces => self.seen(judge::namespaces).await,
             Gate::Workloads => self.seen(judge::workloads).await,
+            Gate::Ingress => self.ingress().await,
+            Gate::Services => self.services().await,
+            Gate::Endpoints => self.endpoints().await,
             Gate::Soak { .. } => Judged::CannotTell("a soak is not judged by one look".to_owned()),
         }
     }
@@ -195,11 +199,15 @@ impl Attempt<'_> {
     async fn soak(&self, window: Duration, patience: Duration) -> StepResult {
         let begun = Instant::now();
         let (mut stable, mut regressed) = (None::<Instant>, Vec::<String>::new());
+        let mut outside = None;
         loop {
-            let troubles = match self.look().await {
+            let mut troubles = match self.look().await {
                 Ok(seen) => judge::regressions(&seen, &self.expected()),
                 Err(why) => Err(why),
             };
+            if troubles.as_ref().is_ok_and(Vec::is_empty) {
+                troubles = self.outside(&mut outside).await;
+            }
             match troubles {
                 Ok(troubles) if troubles.is_empty() => {
                     if stable.get_or_insert_with(Instant::now).elapsed() >= window {

@@ -3,6 +3,8 @@
 mod collect;
 mod drain;
 mod events;
+pub mod exposed;
+mod exposure;
 mod flux;
 mod kube;
 pub mod lease;
@@ -26,4 +28,4 @@ pub use mark::ANNOTATION;
 pub use order::ShutdownOrder;
 pub use pods::Pods;
 pub use real::{RIGHTS, RealCluster};
-pub use settings::{Datastore, Protect, Settings, ShutdownMode, ShutdownSettings, StartupSettings};
+pub use settings::{Datastore, IngressSettings, Protect, Settings, ShutdownMode, ShutdownSettings, StartupSettings};

@@ -42,7 +42,7 @@ pub async fn see(api: &Api, versions: &Versions, until: Instant) -> Seen {
     Seen { nodes, sources, flux, workloads, troubled, namespaces }
 }
 
-async fn all<T: DeserializeOwned>(api: &Api, path: &str, what: &str, until: Instant) -> Part<List<T>> {
+pub(super) async fn all<T: DeserializeOwned>(api: &Api, path: &str, what: &str, until: Instant) -> Part<List<T>> {
     api.list::<T>(path, &[], until).await.map_err(|failure| failure.error(what).to_string())
 }
 

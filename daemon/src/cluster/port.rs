@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::exposed::Exposed;
 use super::seen::{NodeSeen, Seen};
 use crate::site::{Mark, ObjectRef};
 
@@ -51,6 +52,13 @@ pub trait Platform: Send + Sync {
 
     /// Asks for the reconciliation of a GitRepository, Kustomization or HelmRelease.
     async fn reconcile(&self, object: &ObjectRef, token: &str, within: Duration) -> Result<(), ClusterError>;
+}
+
+/// What the cluster offers to the outside.
+#[tonic::async_trait]
+pub trait Exposure: Send + Sync {
+    /// Hosts of its ingress and addresses of its Services; each part on its own.
+    async fn exposed(&self, within: Duration) -> Exposed;
 }
 
 /// What was seen of the cluster.

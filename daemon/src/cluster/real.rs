@@ -12,9 +12,10 @@ use super::events::{Happened, Recorder, What};
 use super::flux::{self, Versions};
 use super::kube::{AccessError, Api, configs, path};
 use super::mark::{carry_out, marked};
-use super::port::{AttachedVolume, Cluster, ClusterError, DrainOrder, Drained, Facts, Platform};
+use super::exposed::Exposed;
+use super::port::{AttachedVolume, Cluster, ClusterError, DrainOrder, Drained, Exposure, Facts, Platform};
 use super::seen::{NodeSeen, Seen};
-use super::{Pods, Settings, collect, observe, volumes};
+use super::{Pods, Settings, collect, exposure, observe, volumes};
 use crate::site::{Mark, ObjectRef, Secret};
 
 /// Evictions and deletions under way at once, of all drains together.
@@ -27,19 +28,24 @@ pub const RIGHTS: &[(&str, &str, &[&str])] = &[
     ("", "nodes", &["get", "list", "patch"]),
     ("", "pods", &["list", "delete"]),
     ("", "pods/eviction", &["create"]),
+    ("", "services", &["list"]),
     ("apps", "daemonsets", &["get", "list"]),
     ("apps", "deployments", &["list"]),
     ("apps", "statefulsets", &["list"]),
     ("coordination.k8s.io", "leases", &["list"]),
+    ("discovery.k8s.io", "endpointslices", &["list"]),
     ("events.k8s.io", "events", &["create"]),
     ("helm.toolkit.fluxcd.io", "helmreleases", &["get", "list", "patch"]),
     ("kustomize.toolkit.fluxcd.io", "kustomizations", &["get", "list", "patch"]),
     ("longhorn.io", "replicas", &["list"]),
     ("longhorn.io", "volumeattachments", &["list"]),
     ("longhorn.io", "volumes", &["list"]),
+    ("networking.k8s.io", "ingresses", &["list"]),
     ("policy", "poddisruptionbudgets", &["list"]),
     ("source.toolkit.fluxcd.io", "gitrepositories", &["list", "patch"]),
     ("storage.k8s.io", "volumeattachments", &["list"]),
+    ("traefik.containo.us", "ingressroutes", &["list"]),
+    ("traefik.io", "ingressroutes", &["list"]),
 ];
 
 /// A real cluster.
@@ -143,5 +149,12 @@ impl Platform for RealCluster {
 
     async fn reconcile(&self, object: &ObjectRef, token: &str, within: Duration) -> Result<(), ClusterError> {
         observe::reconcile(&self.api, &self.versions, object, token, until(within)).await
+    }
+}
+
+#[tonic::async_trait]
+impl Exposure for RealCluster {
+    async fn exposed(&self, within: Duration) -> Exposed {
+        Box::pin(exposure::exposed(&self.api, &self.versions, until(within))).await
     }
 }

@@ -1,12 +1,13 @@
 //! Sections `cluster`, `shutdown` and `startup` of the configuration, validated.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::site::{NodeName, OnBoot, SecretRef};
+use crate::site::{NodeName, OnBoot, SecretRef, Service};
 
 /// Section `cluster`; a site without a cluster is valid (`kubeconfig` absent): there only hosts are stopped.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -145,6 +146,14 @@ pub struct StartupSettings {
     pub namespaces: BTreeSet<String>,
     /// `startup.convergence_timeout`: until workloads are as wanted.
     pub convergence_timeout: Duration,
+    /// `startup.ingress`.
+    pub ingress: IngressSettings,
+    /// `startup.services`: these must serve.
+    pub services: Vec<Service>,
+    /// `startup.critical_endpoints`: these Services must have ready addresses, `namespace/name`.
+    pub endpoints: BTreeSet<String>,
+    /// `startup.checklist_timeout`: until ingress, services and endpoints are as wanted.
+    pub checklist_timeout: Duration,
     /// `startup.stability_window`: so long nothing may regress.
     pub stability_window: Duration,
     /// `startup.stability_timeout`: the window is waited for so long.
@@ -170,8 +179,48 @@ impl Default for StartupSettings {
             optional: BTreeSet::new(),
             namespaces: BTreeSet::new(),
             convergence_timeout: minutes(15),
+            ingress: IngressSettings::default(),
+            services: Vec::new(),
+            endpoints: BTreeSet::new(),
+            checklist_timeout: minutes(15),
             stability_window: minutes(3),
             stability_timeout: minutes(15),
+        }
+    }
+}
+
+/// Section `startup.ingress`: every host of every Ingress and IngressRoute is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct IngressSettings {
+    /// `check`: whether at all.
+    pub check: bool,
+    /// `ignore`: hosts that are not asked, as their rules name them.
+    pub ignore: BTreeSet<String>,
+    /// `accepted`: codes that a backend may answer.
+    pub accepted: BTreeSet<u16>,
+    /// `address`: where the ingress controller is asked; absent: where the objects' status says, else DNS.
+    pub address: Option<IpAddr>,
+    /// `http_port`.
+    pub http_port: u16,
+    /// `https_port`.
+    pub https_port: u16,
+    /// `ca_file`: PEM of the CAs of its certificates; absent: this host's.
+    pub ca_file: Option<PathBuf>,
+    /// `verify`: who signed its certificates is looked at, not only whose name they carry.
+    pub verify: bool,
+}
+
+impl Default for IngressSettings {
+    fn default() -> Self {
+        Self {
+            check: true,
+            ignore: BTreeSet::new(),
+            accepted: BTreeSet::from([200, 301, 302, 307, 308, 401, 403, 404]),
+            address: None,
+            http_port: 80,
+            https_port: 443,
+            ca_file: None,
+            verify: true,
         }
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! The order is that of FEATURES "Power: starting up": mains and charge, hosts, the datastore's host, all servers together, the API, agents,
 //! nodes Ready since their present boot, our own cordons, Flux's source, Flux resumed by what we hold, everything applied, workloads,
-//! and all of it stable. What is so already is only looked at: on a healthy cluster it changes nothing.
+//! what answers from outside, and all of it stable. What is so already is only looked at: on a healthy cluster it changes nothing.
 
+pub mod exposed;
 pub mod judge;
 mod steps;
 mod table;
@@ -34,6 +35,10 @@ pub struct StartupOrder {
     pub min_battery: Option<u8>,
     /// So long nothing may regress at the end; the setting where absent.
     pub stability_window: Option<Duration>,
+    /// Ingress, services and endpoints are waited for so long without progress; the setting where absent.
+    pub checklist_timeout: Option<Duration>,
+    /// The stable window is waited for so long; the setting where absent.
+    pub stability_timeout: Option<Duration>,
     /// The site has UPSes.
     pub has_ups: bool,
 }
@@ -42,11 +47,22 @@ pub struct StartupOrder {
 pub fn plan(settings: &Settings, topology: &Topology, learned: &Learned, order: &StartupOrder) -> Runbook<Step> {
     let hosts: Vec<&Host> = topology.hosts.values().filter(|host| concerned(settings, host)).collect();
     let wanted: Vec<&Host> = hosts.iter().copied().filter(|host| !order.ignore.contains(&host.name)).collect();
+    let settings = &asked(settings, order);
     let maker = Maker { settings, learned };
     let mut book = Runbook::new(KIND, title(&wanted), phases(&maker, order, &wanted, &hosts));
     book.warnings = warnings(settings, topology, order);
     book.refusals = refusals(settings, topology, order, &wanted);
     book
+}
+
+/// The settings with the times that were asked for.
+fn asked(settings: &Settings, order: &StartupOrder) -> Settings {
+    let mut settings = settings.clone();
+    let startup = &mut settings.startup;
+    startup.checklist_timeout = order.checklist_timeout.unwrap_or(startup.checklist_timeout);
+    startup.stability_timeout = order.stability_timeout.unwrap_or(startup.stability_timeout);
+    startup.stability_window = order.stability_window.unwrap_or(startup.stability_window);
+    settings
 }
 
 fn title(wanted: &[&Host]) -> String {
@@ -92,7 +108,10 @@ fn phases(maker: &Maker<'_>, order: &StartupOrder, wanted: &[&Host], all: &[&Hos
         phase("Flux", [maker.gate(Gate::Flux)]),
         phase("namespaces", (!settings.startup.namespaces.is_empty()).then(|| maker.gate(Gate::Namespaces))),
         phase("workloads", [maker.gate(Gate::Workloads)]),
-        phase("soak", [maker.gate(Gate::Soak { window: order.stability_window.unwrap_or(settings.startup.stability_window) })]),
+        phase("ingress", settings.startup.ingress.check.then(|| maker.gate(Gate::Ingress))),
+        phase("services", (!settings.startup.services.is_empty()).then(|| maker.gate(Gate::Services))),
+        phase("endpoints", (!settings.startup.endpoints.is_empty()).then(|| maker.gate(Gate::Endpoints))),
+        phase("soak", [maker.gate(Gate::Soak { window: settings.startup.stability_window })]),
         phase("missing hosts", all.iter().filter(|host| order.ignore.contains(&host.name)).map(|host| maker.missing(host))),
     ]);
     phases.retain(|phase| !phase.steps.is_empty());

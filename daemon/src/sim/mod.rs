@@ -4,6 +4,7 @@ mod cluster;
 mod hosts;
 mod nut_server;
 mod platform;
+mod served;
 pub mod site;
 mod ups;
 

@@ -110,7 +110,7 @@ fn workload(model: &Model) -> WorkloadSeen {
 }
 
 /// Whether the node's kubelet runs: only then is its Lease renewed.
-fn kubelet(model: &Model, name: &str) -> bool {
+pub(super) fn kubelet(model: &Model, name: &str) -> bool {
     let up = |host: &super::site::SimHost| host.on && !host.units.is_empty();
     model.hosts.get(name).is_some_and(up) && !model.faults.contains(&Fault::KubeletStays(name.to_owned()))
 }

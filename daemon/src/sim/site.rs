@@ -26,12 +26,29 @@ pub struct Model {
     pub secondaries: BTreeMap<String, u32>,
     /// UPSes whose FSD is set.
     pub fsd: BTreeSet<String>,
+    /// Hosts of the ingress, each with the Service behind it, `namespace/name`.
+    #[serde(default)]
+    pub ingresses: BTreeMap<String, String>,
+    /// What services answer, by host.
+    #[serde(default)]
+    pub answers: BTreeMap<String, SimAnswer>,
     /// How long things take.
     pub tempo: Tempo,
     /// What fails.
     pub faults: BTreeSet<Fault>,
     /// What happened, oldest first.
     pub log: Vec<String>,
+}
+
+/// What a simulated service answers to everything while its pods run.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct SimAnswer {
+    /// HTTP status.
+    pub code: u16,
+    /// By name in lower case.
+    pub headers: BTreeMap<String, String>,
+    /// The body.
+    pub body: String,
 }
 
 /// A simulated host.

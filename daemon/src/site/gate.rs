@@ -39,6 +39,12 @@ pub enum Gate {
     Namespaces,
     /// Deployments, StatefulSets and DaemonSets are as many, and as new, as wanted.
     Workloads,
+    /// Every host of the cluster's ingress is answered for by its backend.
+    Ingress,
+    /// The services of the checklist serve.
+    Services,
+    /// Critical Services have ready addresses.
+    Endpoints,
     /// All of this stays so.
     Soak {
         /// For so long without a break.
@@ -60,6 +66,9 @@ impl Gate {
             Self::Flux => "flux",
             Self::Namespaces => "namespaces",
             Self::Workloads => "workloads",
+            Self::Ingress => "ingress",
+            Self::Services => "services",
+            Self::Endpoints => "endpoints",
             Self::Soak { .. } => "soak",
         }
     }

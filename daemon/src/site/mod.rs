@@ -10,6 +10,7 @@ mod inventory;
 mod now;
 mod power;
 mod secret;
+mod service;
 pub mod step;
 
 pub use cause::{Cause, Learned};
@@ -25,4 +26,5 @@ pub use inventory::{
 pub use now::Now;
 pub use power::{OnBoot, OnTrigger, PowerDomain, Reading, Verdict};
 pub use secret::{Secret, SecretRef};
+pub use service::{Scheme, Service, ServiceKind, Target};
 pub use step::Step;

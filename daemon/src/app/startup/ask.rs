@@ -14,6 +14,8 @@ pub fn order(settings: &Settings, question: &StartupQuestion) -> StartupOrder {
         allow_on_battery: question.allow_on_battery,
         min_battery: question.min_battery,
         stability_window: question.stability_window,
+        checklist_timeout: question.checklist_timeout,
+        stability_timeout: question.stability_timeout,
         has_ups: !settings.power.upses.is_empty(),
     }
 }

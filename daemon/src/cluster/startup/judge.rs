@@ -15,19 +15,19 @@ fn not_ready(why: impl Into<String>, done: usize) -> Judged {
     Judged::NotReady { why: why.into(), done: done as u64 }
 }
 
-fn part<'a, T>(part: &'a Part<T>, what: &str) -> Result<&'a T, Judged> {
+pub(super) fn part<'a, T>(part: &'a Part<T>, what: &str) -> Result<&'a T, Judged> {
     part.as_ref().map_err(|why| Judged::CannotTell(format!("{what} cannot be seen: {why}")))
 }
 
 /// The first few, and how many more.
-fn named(troubles: &[String]) -> String {
+pub fn named(troubles: &[String]) -> String {
     let more = troubles.len().saturating_sub(NAMED);
     let first = troubles.iter().take(NAMED).cloned().collect::<Vec<_>>().join("; ");
     if more == 0 { first } else { format!("{first}; and {more} more") }
 }
 
 /// All are well, or these are not.
-fn all_of(total: usize, troubles: &[String], what: &str) -> Judged {
+pub(super) fn all_of(total: usize, troubles: &[String], what: &str) -> Judged {
     if troubles.is_empty() {
         return Judged::Ready(format!("all {total} {what}"));
     }

@@ -7,7 +7,7 @@ use super::table::{HARD_END, row};
 use crate::cluster::Settings;
 use crate::cluster::shutdown::by_hand;
 use crate::runbook::{Form, Limit, OnFailure, PlannedStep, Retry};
-use crate::site::{Gate, Host, K3sRole, Learned, NodeName, Step};
+use crate::site::{Gate, Host, K3sRole, Learned, NodeName, Scheme, Step};
 
 /// Pause after a gate's look that found nothing out; the looks themselves are repeated within an attempt.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -38,6 +38,7 @@ impl Maker<'_> {
 
     fn gate_within(&self, gate: Gate, patience: Duration) -> Planned {
         let (title, by_hand) = words(&gate);
+        let by_hand = if gate == Gate::Services { ask_by_hand(self.settings) } else { by_hand };
         let host = match &gate {
             Gate::HostUp { node } | Gate::NodeReady { node } => node.as_str().to_owned(),
             _ => String::new(),
@@ -110,11 +111,28 @@ fn words(gate: &Gate) -> (String, String) {
         Gate::Flux => ("all of Flux is applied".to_owned(), "flux get all -A --status-selector ready=false"),
         Gate::Namespaces => ("namespaces are there".to_owned(), "kubectl get namespaces"),
         Gate::Workloads => ("workloads have converged".to_owned(), "kubectl get deployments,statefulsets,daemonsets -A"),
+        Gate::Ingress => ("every host of the ingress is answered for by its backend".to_owned(), "kubectl get ingress,ingressroute -A"),
+        Gate::Services => ("the services of the checklist serve".to_owned(), ""),
+        Gate::Endpoints => ("critical Services have ready addresses".to_owned(), "kubectl get endpointslices -A"),
         Gate::Soak { window } => {
             (format!("all of it stays so for {} s", window.as_secs()), "kubectl get events -A --sort-by=.lastTimestamp")
         }
     };
     (title, by_hand.to_owned())
+}
+
+/// What a person would ask the services of the checklist.
+fn ask_by_hand(settings: &Settings) -> String {
+    let commands = settings.startup.services.iter().map(|service| {
+        let target = &service.target;
+        match target.scheme {
+            Scheme::Http | Scheme::Https => format!("curl -i {target}"),
+            Scheme::Postgres => format!("pg_isready -h {} -p {}", target.host, target.port()),
+            Scheme::Tls => format!("openssl s_client -connect {}:{}", target.host, target.port()),
+            Scheme::Tcp => format!("nc -v {} {}", target.host, target.port()),
+        }
+    });
+    commands.collect::<Vec<_>>().join("; ")
 }
 
 /// Until it was measured: a small site of Raspberry Pis.
@@ -125,6 +143,7 @@ fn unmeasured(action: &Step) -> Duration {
         Step::Await { gate: Gate::ControlPlane | Gate::NodeReady { .. } | Gate::FluxSource, .. } => 45,
         Step::Await { gate: Gate::Flux, .. } => 180,
         Step::Await { gate: Gate::Workloads, .. } => 240,
+        Step::Await { gate: Gate::Ingress | Gate::Services, .. } => 30,
         Step::Await { gate: Gate::Soak { window }, .. } => window.as_secs(),
         _ => 3,
     })

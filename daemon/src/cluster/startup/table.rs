@@ -98,9 +98,31 @@ pub const GATES: &[Row] = &[
         on_failure: "kubectl get pods -A --field-selector=status.phase!=Running",
     },
     Row {
+        name: "ingress",
+        needs: "workloads; an ingress controller",
+        probe: "every host of every Ingress and IngressRoute but startup.ingress.ignore answers an accepted code, with a certificate of its name, \
+                otherwise than a host that nobody has a rule for, and each Service behind it has a ready address on a node that lives",
+        patience: |settings| settings.startup.checklist_timeout,
+        on_failure: "kubectl get ingress,ingressroute,endpointslices -A; kubectl -n kube-system logs deploy/traefik; or startup.ingress.ignore",
+    },
+    Row {
+        name: "services",
+        needs: "workloads; startup.services",
+        probe: "each service says in its answer's body or headers that it serves: a code, an open port or an installer's `pass` proves nothing",
+        patience: |settings| settings.startup.checklist_timeout,
+        on_failure: "ask it as the plan shows; kubectl get pods -A; what its answer lacks is named",
+    },
+    Row {
+        name: "endpoints",
+        needs: "workloads; startup.critical_endpoints",
+        probe: "each Service has a ready address in its EndpointSlices, on a node whose kubelet renews its Lease",
+        patience: |settings| settings.startup.checklist_timeout,
+        on_failure: "kubectl describe service NAME; kubectl get endpointslices -A",
+    },
+    Row {
         name: "soak",
         needs: "all gates before",
-        probe: "all of this stays so for startup.stability_window, and no pod crashes or misses its image",
+        probe: "all of this stays so for startup.stability_window, ingress, services and endpoints included, and no pod crashes or misses its image",
         patience: |settings| settings.startup.stability_timeout,
         on_failure: "see what regressed in the report; kubectl get events -A --sort-by=.lastTimestamp",
     },

@@ -5,7 +5,7 @@ use super::*;
 use crate::cluster::StartupSettings;
 use crate::cluster::seen::{AppliedSeen, Expected, NodeSeen, Seen, SourceSeen, TroubledPod, WorkloadSeen};
 use crate::cluster::shutdown::tests as shutdown;
-use crate::site::{Judged, Mark, ObjectRef, Returns};
+use crate::site::{Judged, Mark, ObjectRef, Returns, Service, ServiceKind};
 
 fn settings() -> Settings {
     shutdown::settings(Datastore::EmbeddedEtcd { keep: 5 })
@@ -53,6 +53,7 @@ fn the_order_is_the_one_that_is_written() {
             ("resume Flux", vec!["flux.resume", "flux.reconcile"]),
             ("Flux", vec!["flux"]),
             ("workloads", vec!["workloads"]),
+            ("ingress", vec!["ingress"]),
             ("soak", vec!["soak"]),
         ]
     );
@@ -89,7 +90,12 @@ fn what_cannot_be_started_is_refused_all_at_once() {
 fn every_guard_and_gate_of_a_plan_has_its_row() {
     let order = StartupOrder { has_ups: true, ignore: BTreeSet::from(["titan-99".into()]), ..StartupOrder::default() };
     let mut settings = settings();
-    settings.startup = StartupSettings { namespaces: BTreeSet::from(["vault".to_owned()]), ..StartupSettings::default() };
+    settings.startup = StartupSettings {
+        namespaces: BTreeSet::from(["vault".to_owned()]),
+        services: vec![service("postgres://db.lan")],
+        endpoints: BTreeSet::from(["vault/vault".to_owned()]),
+        ..StartupSettings::default()
+    };
     let book = plan(&Settings { kubeconfig: None, ..settings.clone() }, &topology(Vec::new()), &Learned::default(), &order);
     for guard in &book.refusals {
         assert!(GUARDS.iter().any(|row| row.name == guard.name), "{}", guard.name);
@@ -102,6 +108,48 @@ fn every_guard_and_gate_of_a_plan_has_its_row() {
         })
         .collect();
     assert_eq!(gates, GATES.iter().map(|row| row.name).collect(), "each gate is in the table, and each row in a plan");
+}
+
+fn service(url: &str) -> Service {
+    Service {
+        name: "db".to_owned(),
+        kind: ServiceKind::Postgres,
+        target: url.parse().unwrap(),
+        resolve_to: BTreeSet::new(),
+        ca_file: None,
+        issuer: String::new(),
+        accepted: BTreeSet::new(),
+        json: BTreeMap::new(),
+        json_contains: BTreeMap::new(),
+        headers: BTreeMap::new(),
+        contains: String::new(),
+    }
+}
+
+#[test]
+fn what_is_asked_from_outside_is_planned_where_it_is_configured_and_for_as_long_as_asked() {
+    let mut settings = settings();
+    let minutes = |count: u64| Some(Duration::from_secs(60 * count));
+    let order = StartupOrder { checklist_timeout: minutes(2), stability_timeout: minutes(3), ..StartupOrder::default() };
+    let patience = |settings: &Settings| {
+        let book = plan(settings, &small_site(), &Learned::default(), &order);
+        let gates = book.steps().filter_map(|step| match &step.action {
+            Step::Await { gate: Gate::Ingress | Gate::Services | Gate::Endpoints | Gate::Soak { .. }, patience } => {
+                Some((step.id.to_string(), patience.as_secs() / 60, step.by_hand.clone()))
+            }
+            _ => None,
+        });
+        gates.collect::<Vec<_>>()
+    };
+    settings.startup.ingress.check = false;
+    assert_eq!(patience(&settings).iter().map(|(id, minutes, _)| (id.as_str(), *minutes)).collect::<Vec<_>>(), [("soak", 3)]);
+    settings.startup.ingress.check = true;
+    settings.startup.services = vec![service("postgres://db.lan:5433"), service("postgres://db.lan")];
+    settings.startup.endpoints.insert("vault/vault".to_owned());
+    let planned = patience(&settings);
+    let ids: Vec<_> = planned.iter().map(|(id, minutes, _)| (id.as_str(), *minutes)).collect();
+    assert_eq!(ids, [("ingress", 2), ("services", 2), ("endpoints", 2), ("soak", 3)]);
+    assert_eq!(planned[1].2, "pg_isready -h db.lan -p 5433; pg_isready -h db.lan -p 5432");
 }
 
 /// A site of which everything is well.

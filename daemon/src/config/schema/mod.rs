@@ -8,6 +8,7 @@ mod network;
 mod power;
 mod rooms;
 mod secret;
+mod services;
 mod startup;
 
 pub use cluster::ClusterDraft;

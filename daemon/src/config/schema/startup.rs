@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::services;
 use crate::cluster::StartupSettings;
 use crate::config::cursor::{Cursor, Parsed};
 use crate::config::tree::Scalar;
@@ -36,6 +37,10 @@ pub fn startup(section: &Cursor<'_>) -> StartupSettings {
         optional: names(section, "optional_kustomizations", object_name),
         namespaces: names(section, "namespaces", values::dns_label),
         convergence_timeout: time("convergence_timeout", defaults.convergence_timeout),
+        ingress: section.section("ingress", services::ingress),
+        services: services::services(section),
+        endpoints: names(section, "critical_endpoints", object_name),
+        checklist_timeout: time("checklist_timeout", defaults.checklist_timeout),
         stability_window: time("stability_window", defaults.stability_window),
         stability_timeout: time("stability_timeout", defaults.stability_timeout),
     }

@@ -80,6 +80,10 @@ fn the_defaults_shown_in_comments_are_the_real_ones() {
         "expected_flux_branch",
         "optional_kustomizations",
         "namespaces",
+        "ignore",
+        "address",
+        "services",
+        "critical_endpoints",
     ];
     let shown = uncommented(&text("metis.yaml"), &examples);
     assert!(shown.contains("\n  poll_interval: 2s\n") && shown.contains("\n    charge_floor: 20 "), "{shown}");
