@@ -10,7 +10,7 @@ use crate::cluster;
 use crate::cluster::port::{Cluster, Exposure, Platform};
 use crate::cluster::seen::Seen;
 use crate::config::Settings;
-use crate::host::port::Hosts;
+use crate::host::port::{Hosts, Waker};
 use crate::power::port::Primary;
 use crate::probe::port::Prober;
 use crate::site::{Host, NodeName, Topology};
@@ -23,6 +23,8 @@ pub struct Parts {
     pub settings: cluster::Settings,
     /// Hosts.
     pub hosts: Arc<dyn Hosts>,
+    /// Wakes those that are off.
+    pub waker: Arc<dyn Waker>,
     /// The cluster; `None`: the site has none, or its kubeconfig cannot be read, and why.
     pub cluster: Result<Arc<dyn Cluster>, String>,
     /// The same as a start-up looks at it.

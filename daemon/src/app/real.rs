@@ -12,7 +12,7 @@ use crate::cluster::port::{Cluster, Exposure, Platform};
 use crate::config::Settings;
 use crate::host::clock::Clock;
 use crate::host::port::Pods;
-use crate::host::{RealHosts, Secrets};
+use crate::host::{MagicPacket, RealHosts, Secrets};
 use crate::power::NutPrimary;
 use crate::power::nut::Held;
 use crate::probe::RealProber;
@@ -40,6 +40,7 @@ fn parts(context: secrets::Context, held: Held, this_host: String) -> Arc<MakePa
                 topology: topology::of(&settings, &this_host),
                 settings: settings.cluster.clone(),
                 hosts: Arc::new(RealHosts::new(&settings.hosts, Arc::clone(&resolve), pods)),
+                waker: Arc::new(MagicPacket),
                 cluster: cluster.clone().map(|cluster| cluster as Arc<dyn Cluster>),
                 platform: cluster.clone().map(|cluster| cluster as Arc<dyn Platform>),
                 exposure: cluster.map(|cluster| cluster as Arc<dyn Exposure>),

@@ -9,6 +9,7 @@ mod second_outage;
 mod served;
 mod site;
 mod startup;
+mod woken;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

@@ -67,9 +67,15 @@ impl Attempt<'_> {
             }
             (Step::PowerOff { node }, _) => self.power_off(node).await,
             (Step::CutOutlets { upses }, _) => self.world.cut_outlets(&self.job.run, upses).await.map_err(failed),
-            (Step::Await { .. } | Step::BringUpK3s { .. } | Step::ReleaseCordons { .. } | Step::ReleaseFlux | Step::Reconcile, _) => {
-                return self.start_up().await;
-            }
+            (
+                Step::Await { .. }
+                | Step::Wake { .. }
+                | Step::BringUpK3s { .. }
+                | Step::ReleaseCordons { .. }
+                | Step::ReleaseFlux
+                | Step::Reconcile,
+                _,
+            ) => return self.start_up().await,
             (
                 Step::FetchImage { .. }
                 | Step::PrepareCard { .. }

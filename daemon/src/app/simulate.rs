@@ -39,6 +39,7 @@ pub fn parts(site: Site, this_host: String) -> Arc<MakeParts> {
                 topology: topology::of(&settings, &this_host),
                 settings: settings.cluster.clone(),
                 hosts: site.clone(),
+                waker: site.clone(),
                 cluster: Ok(site.clone()),
                 platform: Ok(site.clone()),
                 exposure: Ok(site.clone()),

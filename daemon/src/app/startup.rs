@@ -6,6 +6,7 @@ mod control_plane;
 mod outside;
 mod power;
 mod take_back;
+mod wake;
 
 pub use come_back::come_back;
 
@@ -41,6 +42,7 @@ impl Attempt<'_> {
         let done = match &self.job.action {
             Step::Await { gate: Gate::Soak { window }, patience } => return self.soak(*window, *patience).await,
             Step::Await { gate, patience } => return self.wait(gate, *patience).await,
+            Step::Wake { node } => return self.wake(node).await,
             Step::BringUpK3s { node, role } if self.job.mode == Mode::Probe => return self.is_up(node, *role).await,
             Step::BringUpK3s { node, role } => self.bring_up(node, *role).await,
             Step::ReleaseCordons { except } => self.release_cordons(except).await,

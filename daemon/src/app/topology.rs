@@ -1,12 +1,16 @@
 //! Pure: inventory, power domains and how hosts are reached → the hosts that a plan and the adapters work on.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::card::merge;
 use crate::config::Settings;
 use crate::power::files::is_local;
 use crate::power::nut::Target;
 use crate::site::{Access, DomainName, Host, MergedNode, NodeName, Returns, Topology, UpsName};
+
+/// Where a magic packet goes.
+const WAKE_PORT: u16 = 9;
 
 /// The topology of a site as seen from the host of that name. Hosts that metis may not stop have no access.
 pub fn of(settings: &Settings, this_host: &str) -> Topology {
@@ -18,7 +22,8 @@ pub fn of(settings: &Settings, this_host: &str) -> Topology {
     let names = names_of_this(this_host, this.and_then(|name| hosts.get(&name)));
     let domains = settings.power.domains.iter().map(|domain| (domain.name.clone(), domain.upses.clone()));
     let local = settings.power.upses.iter().filter(|ups| is_here(&ups.name, &names)).map(|ups| ups.name.clone());
-    Topology { hosts, domains: domains.collect(), local_upses: local.collect() }
+    let storage = nodes.iter().filter(|node| keeps_data(node)).map(|node| node.name.clone());
+    Topology { hosts, domains: domains.collect(), local_upses: local.collect(), storage: storage.collect() }
 }
 
 /// The node that is the host of that name.
@@ -56,10 +61,29 @@ fn host(settings: &Settings, node: &MergedNode, this_host: bool) -> Host {
         host_keys: said.host_keys.clone().unwrap_or_default(),
         returns: said.returns.unwrap_or(Returns::ByHand),
         mac: said.mac.clone(),
+        wake: said.mac.as_ref().map(|_| wake(node)),
         k3s: node.settings.k3s.role,
         this_host,
         domains: domains(settings, &node.name),
     }
+}
+
+/// Port 9 (discard) of the configured broadcast address, else of its network's, else of the one that no router forwards.
+fn wake(node: &MergedNode) -> SocketAddr {
+    let network = &node.settings.network;
+    let own = match (network.address, network.prefix) {
+        (Some(IpAddr::V4(address)), Some(prefix)) if prefix < 31 => {
+            let hosts = u32::MAX.checked_shr(u32::from(prefix)).unwrap_or(0);
+            Some(IpAddr::from(Ipv4Addr::from(u32::from(address) | hosts)))
+        }
+        _ => None,
+    };
+    SocketAddr::new(node.settings.host.wake_broadcast.or(own).unwrap_or(IpAddr::V4(Ipv4Addr::BROADCAST)), WAKE_PORT)
+}
+
+/// Whether a label says that Longhorn keeps data there, e.g. `longhorn: "true"` or `node.longhorn.io/create-default-disk: config`.
+fn keeps_data(node: &MergedNode) -> bool {
+    node.settings.k3s.labels.iter().any(|(key, value)| key.contains("longhorn") && value != "false")
 }
 
 fn address(node: &MergedNode) -> String {
@@ -127,6 +151,21 @@ nodes:
         assert_eq!((tethys.node_name.as_str(), tethys.returns), ("titan-24", Returns::ByHand));
         assert_eq!((db.access, db.this_host, db.k3s), (Access::Local, true, None));
         assert_eq!(jh.access, Access::None);
+    }
+
+    #[test]
+    fn a_magic_packet_goes_to_the_network_of_its_host() {
+        let inventory = format!(
+            "{INVENTORY}  titan-20: {{ class: agent, network: {{ address: 192.168.22.130, prefix: 25 }}, host: {{ mac: '00:1b:21:3a:4f:5e' }} }}
+  titan-21: {{ class: agent, host: {{ mac: '00:1b:21:3a:4f:5f' }}, k3s: {{ labels: {{ longhorn: 'true' }} }} }}
+  titan-22: {{ class: agent, host: {{ mac: '00:1b:21:3a:4f:60', wake: {{ broadcast: 10.0.0.255 }} }} }}\n"
+        );
+        let topology = of(&config::from_strs(MAIN, &inventory).unwrap_or_else(|errors| panic!("{errors:?}")), "titan-db");
+        let wake = |name: &str| topology.hosts[&NodeName::new(name)].wake.map(|address| address.to_string());
+        assert_eq!(wake("titan-20").as_deref(), Some("192.168.22.255:9"));
+        assert_eq!(wake("titan-21").as_deref(), Some("255.255.255.255:9"));
+        assert_eq!(wake("titan-22").as_deref(), Some("10.0.0.255:9"));
+        assert_eq!((wake("titan-0a"), topology.storage), (None, BTreeSet::from([NodeName::new("titan-21")])));
     }
 
     #[test]

@@ -125,6 +125,7 @@ fn host(base: &HostSettings, over: &HostSettings) -> HostSettings {
         sudo: either(base.sudo.as_ref(), over.sudo.as_ref()),
         returns: either(base.returns.as_ref(), over.returns.as_ref()),
         mac: either(base.mac.as_ref(), over.mac.as_ref()),
+        wake_broadcast: either(base.wake_broadcast.as_ref(), over.wake_broadcast.as_ref()),
         node_name: either(base.node_name.as_ref(), over.node_name.as_ref()),
         managed: either(base.managed.as_ref(), over.managed.as_ref()),
     }
@@ -251,8 +252,8 @@ mod tests {
         let returns = option::of(prop_oneof![Just(Returns::AcCycle), Just(Returns::WakeOnLan), Just(Returns::ByHand)]);
         let names = (text(), text(), text(), text());
         let rest = (any::<Option<u16>>(), option::of(secret_ref()), option::of(vec("[a-z]{1,3}", 1..3)));
-        (access, returns, names, rest, any::<Option<bool>>(), any::<Option<bool>>()).prop_map(
-            |(access, returns, (address, user, node_name, mac), (port, key, host_keys), sudo, managed)| HostSettings {
+        (access, returns, names, rest, any::<Option<bool>>(), any::<Option<bool>>(), ip()).prop_map(
+            |(access, returns, (address, user, node_name, mac), (port, key, host_keys), sudo, managed, wake_broadcast)| HostSettings {
                 access,
                 address,
                 port,
@@ -262,6 +263,7 @@ mod tests {
                 sudo,
                 returns,
                 mac,
+                wake_broadcast,
                 node_name,
                 managed,
             },

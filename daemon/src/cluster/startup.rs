@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use super::{Datastore, Settings};
 use crate::runbook::{Phase, PlannedStep, Runbook};
-use crate::site::{Access, Gate, Guard, Host, K3sRole, Learned, NodeName, Step, Topology};
+use crate::site::{Access, Gate, Guard, Host, K3sRole, Learned, NodeName, Returns, Step, Topology};
 
 use steps::Maker;
 pub use table::{GATES, GUARDS, GuardRow, HARD_END, Row, row};
@@ -74,6 +74,11 @@ fn concerned(settings: &Settings, host: &Host) -> bool {
     host.access != Access::None && (host.k3s.is_some() || is_datastore(settings, host))
 }
 
+/// Nothing but a person brings it back.
+fn stays_off(host: &Host) -> bool {
+    host.returns == Returns::ByHand || (host.returns == Returns::WakeOnLan && host.mac.is_none())
+}
+
 fn is_datastore(settings: &Settings, host: &Host) -> bool {
     matches!(&settings.datastore, Datastore::External { host: name, .. } if *name == host.name)
 }
@@ -89,8 +94,8 @@ fn phases(maker: &Maker<'_>, order: &StartupOrder, wanted: &[&Host], all: &[&Hos
     let (datastore, rest): (Vec<_>, Vec<_>) = wanted.iter().copied().partition(|host| is_datastore(settings, host));
     let mut phases = vec![
         phase("wait for power", power(maker, order)),
-        phase("wait for the datastore", datastore.into_iter().filter(others).map(|host| maker.host_up(host))),
-        phase("wait for hosts", rest.into_iter().filter(others).filter(reached).map(|host| maker.host_up(host))),
+        phase("wait for the datastore", datastore.into_iter().filter(others).flat_map(|host| maker.come_up(host))),
+        phase("wait for hosts", rest.into_iter().filter(others).filter(reached).flat_map(|host| maker.come_up(host))),
         phase("start servers", k3s(K3sRole::Server).filter(reached).map(|host| maker.bring_up(host, K3sRole::Server))),
     ];
     if settings.kubeconfig.is_none() {
@@ -176,7 +181,7 @@ fn warnings(settings: &Settings, topology: &Topology, order: &StartupOrder) -> V
     let by_hand: Vec<_> = topology
         .hosts
         .values()
-        .filter(|host| concerned(settings, host) && host.returns != crate::site::Returns::AcCycle && !host.this_host)
+        .filter(|host| concerned(settings, host) && stays_off(host) && !host.this_host)
         .collect();
     if !by_hand.is_empty() {
         warnings.push(format!("do not come back by themselves where they are off, and are waited for: {}", list(by_hand)));

@@ -20,9 +20,11 @@ mod tail;
 #[cfg(test)]
 mod testing;
 pub mod units;
+mod wake;
 
 pub use reach::RealHosts;
 pub use settings::Settings;
+pub use wake::MagicPacket;
 
 /// Reads a secret; blocks. Its error holds nothing of the content.
 pub type Secrets = Arc<dyn Fn(&SecretRef) -> Result<Secret, String> + Send + Sync>;

@@ -29,6 +29,13 @@ pub trait Hosts: Send + Sync {
     async fn power_off(&self, host: &Host, delay: Duration, within: Duration) -> Result<(), HostError>;
 }
 
+/// Wakes hosts; the second implementation is `sim`.
+#[tonic::async_trait]
+pub trait Waker: Send + Sync {
+    /// Sends a magic packet. Nobody answers one: that the host is up says another probe.
+    async fn wake(&self, host: &Host) -> Result<(), HostError>;
+}
+
 /// The cluster's pods, as far as helper pods need them; the second implementation is in their tests. Errors say what, not on which host.
 #[tonic::async_trait]
 pub trait Pods: Send + Sync {

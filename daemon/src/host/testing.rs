@@ -16,6 +16,7 @@ pub fn ssh_host(address: &str, port: u16) -> Host {
         sudo: true,
         returns: Returns::ByHand,
         mac: None,
+        wake: None,
         k3s: None,
         this_host: false,
         domains: std::collections::BTreeSet::new(),

@@ -92,6 +92,7 @@ pub(super) mod tests {
             sudo: false,
             returns,
             mac: Some("00:1b:21:3a:4f:5e".to_owned()),
+            wake: None,
             k3s: None,
             this_host: false,
             domains: domains.iter().map(|domain| DomainName::new(*domain)).collect(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::platform::boot_id;
 use super::site::{Fault, Site};
-use crate::host::port::{Command, HostError, Hosts, Output, Stopped};
+use crate::host::port::{Command, HostError, Hosts, Output, Stopped, Waker};
 use crate::power::port::Primary;
 use crate::site::{Host, UpsName};
 
@@ -167,6 +167,30 @@ impl Site {
             }
         };
         Ok(Output { stdout: said, stderr: String::new() })
+    }
+}
+
+#[tonic::async_trait]
+impl Waker for Site {
+    async fn wake(&self, host: &Host) -> Result<(), HostError> {
+        let name = host.name.to_string();
+        self.happens(format!("packet {name}"), |_| {});
+        let site = self.clone();
+        self.later(
+            |tempo| tempo.power_off,
+            move || {
+                let asleep = site.locked().hosts.get(&name).is_some_and(|host| !host.on);
+                if asleep && !site.has(&Fault::SleepsOn(name.clone())) {
+                    site.happens(format!("on {name}"), |model| {
+                        if let Some(host) = model.hosts.get_mut(&name) {
+                            (host.on, host.leftovers) = (true, 0);
+                            host.boots += 1;
+                        }
+                    });
+                }
+            },
+        );
+        Ok(())
     }
 }
 

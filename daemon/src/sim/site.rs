@@ -166,6 +166,8 @@ pub enum Fault {
     StopHangs(String),
     /// The Git server does not answer: Flux has no artifact after a restart.
     GitDown,
+    /// Magic packets do not wake this host.
+    SleepsOn(String),
     /// k3s' unit starts on this host, but its kubelet does not come up.
     KubeletStays(String),
 }

@@ -1,6 +1,7 @@
 //! Hosts as metis reaches them, and how each comes back.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +28,8 @@ pub struct HostSettings {
     pub returns: Option<Returns>,
     /// MAC address that a magic packet wakes, `aa:bb:cc:dd:ee:ff`.
     pub mac: Option<String>,
+    /// `wake.broadcast`: where a magic packet for it goes; the broadcast address of its network where absent.
+    pub wake_broadcast: Option<IpAddr>,
     /// Its name as a Kubernetes node; its host name where absent.
     pub node_name: Option<String>,
     /// Whether metis may stop and power it off at all; true where absent.
@@ -107,6 +110,9 @@ pub struct Host {
     pub returns: Returns,
     /// MAC address that a magic packet wakes.
     pub mac: Option<String>,
+    /// Where a magic packet for it goes.
+    #[serde(default)]
+    pub wake: Option<SocketAddr>,
     /// What k3s runs as there; `None`: it is outside the cluster.
     pub k3s: Option<K3sRole>,
     /// This is the host on which this metisd runs.
@@ -124,4 +130,7 @@ pub struct Topology {
     pub domains: BTreeMap<DomainName, BTreeSet<UpsName>>,
     /// UPSes whose upsd runs on this host.
     pub local_upses: BTreeSet<UpsName>,
+    /// Hosts on which Longhorn keeps data, by their labels.
+    #[serde(default)]
+    pub storage: BTreeSet<NodeName>,
 }

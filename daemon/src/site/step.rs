@@ -132,6 +132,11 @@ pub enum Step {
         /// So long without progress is borne.
         patience: Duration,
     },
+    /// Sends magic packets to a host until it is on; see [`Gate::HostUp`] for whether it is.
+    Wake {
+        /// The host.
+        node: NodeName,
+    },
     /// Starts k3s' unit on a host where it does not run, without waiting for it (`--no-block`: servers with embedded etcd wait for each
     /// other).
     BringUpK3s {
@@ -165,6 +170,7 @@ impl Step {
             | Self::PowerOff { node }
             | Self::PowerOffThisHost { node, .. }
             | Self::BringUpK3s { node, .. }
+            | Self::Wake { node }
             | Self::Await { gate: Gate::HostUp { node } | Gate::NodeReady { node }, .. } => Some(node),
             Self::FetchImage { .. }
             | Self::PrepareCard { .. }
@@ -208,6 +214,7 @@ impl Step {
             Self::CutOutlets { .. } => "ups.cut-outlets",
             Self::PowerOffThisHost { .. } => "host.poweroff-self",
             Self::Await { gate, .. } => gate.name(),
+            Self::Wake { .. } => "host.wake",
             Self::BringUpK3s { .. } => "k3s.bring-up",
             Self::ReleaseCordons { .. } => "cordons.release",
             Self::ReleaseFlux => "flux.release",

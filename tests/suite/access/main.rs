@@ -63,6 +63,7 @@ fn of_lab(hosts: &Hosts, role: Role) -> Host {
         sudo: true,
         returns: Returns::AcCycle,
         mac: None,
+        wake: None,
         k3s: None,
         this_host: false,
         domains: std::collections::BTreeSet::new(),

@@ -7,7 +7,7 @@ use super::table::{HARD_END, row};
 use crate::cluster::Settings;
 use crate::cluster::shutdown::by_hand;
 use crate::runbook::{Form, Limit, OnFailure, PlannedStep, Retry};
-use crate::site::{Gate, Host, K3sRole, Learned, NodeName, Scheme, Step};
+use crate::site::{Gate, Host, K3sRole, Learned, NodeName, Returns, Scheme, Step};
 
 /// Pause after a gate's look that found nothing out; the looks themselves are repeated within an attempt.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -56,12 +56,25 @@ impl Maker<'_> {
         Planned { title: format!("{}: has it come back after all?", host.name), on_failure: OnFailure::Continue, ..step }
     }
 
-    pub(super) fn host_up(&self, host: &Host) -> Planned {
+    /// Magic packets where they wake it, and the gate that says that it is up, side by side.
+    pub(super) fn come_up(&self, host: &Host) -> Vec<Planned> {
+        self.wake(host).into_iter().chain([self.host_up(host)]).collect()
+    }
+
+    fn wake(&self, host: &Host) -> Option<Planned> {
+        let (mac, to) = host.mac.as_ref().zip(host.wake).filter(|_| host.returns == Returns::WakeOnLan)?;
+        let within = (row(&Gate::HostUp { node: host.name.clone() }).patience)(self.settings).saturating_mul(HARD_END);
+        let by_hand = format!("wakeonlan -i {} {mac}", to.ip());
+        let title = format!("{}: wake it where it is off, by magic packets to {mac}", host.name);
+        Some(self.step(format!("wake.{}", host.name), title, Step::Wake { node: host.name.clone() }, host.name.as_str(), within, by_hand))
+    }
+
+    fn host_up(&self, host: &Host) -> Planned {
         let step = self.gate(Gate::HostUp { node: host.name.clone() });
         let back = match host.returns {
-            crate::site::Returns::AcCycle => "comes back by itself",
-            crate::site::Returns::WakeOnLan => "comes back by a magic packet, or by its button",
-            crate::site::Returns::ByHand => "a person presses its button",
+            Returns::AcCycle => "comes back by itself",
+            Returns::WakeOnLan => "comes back by a magic packet, or by its button",
+            Returns::ByHand => "a person presses its button",
         };
         Planned { title: format!("{}: is on and lets us in ({back})", host.name), by_hand: by_hand::on(host, "true"), ..step }
     }
@@ -139,7 +152,7 @@ fn ask_by_hand(settings: &Settings) -> String {
 fn unmeasured(action: &Step) -> Duration {
     Duration::from_secs(match action {
         Step::Await { gate: Gate::Mains | Gate::Charge { .. } | Gate::Clocks | Gate::Namespaces, .. } => 1,
-        Step::Await { gate: Gate::HostUp { .. }, .. } => 60,
+        Step::Wake { .. } | Step::Await { gate: Gate::HostUp { .. }, .. } => 60,
         Step::Await { gate: Gate::ControlPlane | Gate::NodeReady { .. } | Gate::FluxSource, .. } => 45,
         Step::Await { gate: Gate::Flux, .. } => 180,
         Step::Await { gate: Gate::Workloads, .. } => 240,

@@ -57,6 +57,7 @@ pub fn host(section: &Cursor<'_>) -> HostSettings {
         sudo: section.value("sudo", values::boolean),
         returns: section.value("returns", values::one_of(&RETURNS)),
         mac: section.value("mac", values::mac),
+        wake_broadcast: section.section("wake", |wake| wake.value("broadcast", values::ip)),
         node_name: section.value("node_name", values::node_name),
         managed: section.value("managed", values::boolean),
     }

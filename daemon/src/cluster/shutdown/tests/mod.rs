@@ -63,6 +63,7 @@ pub(in crate::cluster) fn host(name: &str, k3s: Option<K3sRole>, domain: &str) -
         sudo: true,
         returns: Returns::AcCycle,
         mac: None,
+        wake: None,
         k3s,
         this_host: false,
         domains: BTreeSet::from([domain.into()]),
