@@ -296,6 +296,9 @@ pub struct StartupArgs {
     /// So long nothing may regress at the end, e.g. 180 (seconds) or 3m; startup.stability_window where absent
     #[arg(long, value_parser = ceiling, value_name = "SPAN")]
     pub startup_stability_window: Option<Duration>,
+    /// Do not look for the packages that storage needs on its hosts (startup.packages)
+    #[arg(long)]
+    pub skip_package_check: bool,
     /// That window is waited for so long; startup.stability_timeout where absent
     #[arg(long, value_parser = ceiling, value_name = "SPAN")]
     pub startup_stability_timeout: Option<Duration>,

@@ -45,5 +45,6 @@ fn request(args: &StartupArgs) -> v1::StartupRequest {
         execute: args.execute,
         checklist_timeout: args.startup_checklist_timeout.map(duration),
         stability_timeout: args.startup_stability_timeout.map(duration),
+        skip_packages: args.skip_package_check,
     }
 }

@@ -78,7 +78,7 @@ fn a_dry_run_prints_the_plan_and_the_list_its_tables() {
 fn every_flag_reaches_the_daemon_and_wrong_ones_are_usage() {
     let fake = Fake::start(Fault::None);
     let flags = "--ignore-node titan-15 --ignore-node titan-13 --allow-on-battery --min-startup-battery 20 --require-ups-battery \
-                 --startup-stability-window 3m --startup-stability-timeout 10m --startup-checklist-timeout 900";
+                 --startup-stability-window 3m --startup-stability-timeout 10m --startup-checklist-timeout 900 --skip-package-check";
     let args: Vec<&str> = std::iter::once("startup").chain(flags.split_whitespace()).collect();
     assert_eq!(ctl(&fake.socket(), &args).code, 0);
     let expected = v1::StartupRequest {
@@ -91,6 +91,7 @@ fn every_flag_reaches_the_daemon_and_wrong_ones_are_usage() {
         execute: false,
         checklist_timeout: secs(900),
         stability_timeout: secs(600),
+        skip_packages: true,
     };
     assert_eq!(fake.heard().startups.remove(0), expected);
     for flags in ["--min-startup-battery 101", "--startup-stability-window 0", "--list --execute", "extra"] {

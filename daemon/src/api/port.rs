@@ -109,6 +109,8 @@ pub struct StartupQuestion {
     pub checklist_timeout: Option<Duration>,
     /// The stable window is waited for so long; `startup.stability_timeout` where absent.
     pub stability_timeout: Option<Duration>,
+    /// What storage needs is not looked for on hosts.
+    pub skip_packages: bool,
 }
 
 /// What stands against arming, and what it would do.

@@ -117,6 +117,7 @@ fn startup_question(asked: v1::StartupRequest) -> Result<StartupQuestion, Status
         stability_window: span(asked.stability_window, "stability_window")?,
         checklist_timeout: span(asked.checklist_timeout, "checklist_timeout")?,
         stability_timeout: span(asked.stability_timeout, "stability_timeout")?,
+        skip_packages: asked.skip_packages,
     })
 }
 
@@ -125,6 +126,7 @@ fn startup_target(question: &StartupQuestion) -> String {
     let mut words = vec!["the cluster".to_owned()];
     words.extend(question.ignore.iter().map(|node| format!("without {node}")));
     words.extend(question.allow_on_battery.then(|| "also on battery".to_owned()));
+    words.extend(question.skip_packages.then(|| "without a look at packages".to_owned()));
     words.extend(question.min_battery.map(|percent| format!("from {percent} % of charge")));
     words.extend((!question.reason.is_empty()).then(|| format!("because {}", question.reason)));
     words.join(", ")

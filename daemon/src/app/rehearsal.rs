@@ -4,6 +4,7 @@ mod adversaries;
 mod leases_of_cordons;
 mod mains;
 mod raised;
+mod readied;
 mod scope;
 mod second_outage;
 mod served;

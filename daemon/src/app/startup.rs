@@ -3,6 +3,7 @@
 pub mod ask;
 mod come_back;
 mod control_plane;
+mod hosts;
 mod outside;
 mod power;
 mod take_back;
@@ -92,10 +93,8 @@ impl Attempt<'_> {
         match gate {
             Gate::Mains => self.power(|power| power::mains(power, self.parts.settings.startup.require_ups_battery)),
             Gate::Charge { minimum } => self.power(|power| power::charge(power, *minimum)),
-            Gate::Clocks => {
-                let not = || Judged::NotReady { why: "this host's clock is not synchronised".to_owned(), done: 0 };
-                if self.world.now().synced { Judged::Ready("this host's clock is synchronised".to_owned()) } else { not() }
-            }
+            Gate::Clocks { hosts } => self.clocks(hosts).await,
+            Gate::Packages { node } => self.packages(node).await,
             Gate::HostUp { node } => self.host_up(node).await,
             Gate::ControlPlane => self.control_plane().await,
             Gate::NodeReady { node } => self.node_ready(node).await,

@@ -74,7 +74,8 @@ async fn routes(api: &Api, versions: &Versions, until: Instant) -> Part<Vec<Loos
 /// Addresses of Traefik's own Service: IngressRoutes have no status.
 fn traefik(services: &[Loose]) -> BTreeSet<IpAddr> {
     let of_traefik = |service: &&Loose| {
-        service.spec_str("/type") == "LoadBalancer" && service.metadata.labels.get("app.kubernetes.io/name").is_some_and(|name| name == "traefik")
+        service.spec_str("/type") == "LoadBalancer"
+            && service.metadata.labels.get("app.kubernetes.io/name").is_some_and(|name| name == "traefik")
     };
     services.iter().filter(of_traefik).flat_map(balanced).collect()
 }
@@ -230,7 +231,10 @@ mod tests {
         }));
         let found = hosts(&[ingress], &[], &BTreeSet::new());
         let seen: Vec<_> = found.iter().map(|host| (host.host.as_str(), host.path.as_str(), host.tls, host.backends.len())).collect();
-        assert_eq!(seen, [("one.apps.lan", "", true, 1), ("plain.lan", "", false, 1), ("scm.lan", "", true, 2), ("scm.lan", "/docs", true, 0)]);
+        assert_eq!(
+            seen,
+            [("one.apps.lan", "", true, 1), ("plain.lan", "", false, 1), ("scm.lan", "", true, 2), ("scm.lan", "/docs", true, 0)]
+        );
         assert_eq!(found[0].addresses, BTreeSet::from(["192.168.22.9".parse().unwrap()]));
         assert!(found[2].backends.contains("gitea/gitea-http") && found[2].backends.contains("gitea/api"));
     }
@@ -268,7 +272,9 @@ mod tests {
                     {"conditions": {}}]
             }))
         };
-        let empty: Slice = read(json!({"metadata": {"name": "s2", "namespace": "apps", "labels": {"kubernetes.io/service-name": "web"}}, "endpoints": null}));
+        let empty: Slice = read(
+            json!({"metadata": {"name": "s2", "namespace": "apps", "labels": {"kubernetes.io/service-name": "web"}}, "endpoints": null}),
+        );
         let found = backends(&services, &[slice("web"), slice("gone"), empty]);
         assert_eq!(found["apps/web"].ready_on, ["titan-13", ""]);
         assert!(found["apps/out"].external && found.len() == 2);

@@ -28,4 +28,4 @@ pub use mark::ANNOTATION;
 pub use order::ShutdownOrder;
 pub use pods::Pods;
 pub use real::{RIGHTS, RealCluster};
-pub use settings::{Datastore, IngressSettings, Protect, Settings, ShutdownMode, ShutdownSettings, StartupSettings};
+pub use settings::{Clocks, Datastore, IngressSettings, Protect, Settings, ShutdownMode, ShutdownSettings, StartupSettings};

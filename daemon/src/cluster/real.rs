@@ -9,10 +9,10 @@ use tokio::time::Instant;
 
 use super::drain::{Drain, Rules, drain};
 use super::events::{Happened, Recorder, What};
+use super::exposed::Exposed;
 use super::flux::{self, Versions};
 use super::kube::{AccessError, Api, configs, path};
 use super::mark::{carry_out, marked};
-use super::exposed::Exposed;
 use super::port::{AttachedVolume, Cluster, ClusterError, DrainOrder, Drained, Exposure, Facts, Platform};
 use super::seen::{NodeSeen, Seen};
 use super::{Pods, Settings, collect, exposure, observe, volumes};

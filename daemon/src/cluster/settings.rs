@@ -113,6 +113,19 @@ pub struct Protect {
     pub selector: String,
 }
 
+/// Whose clock a start-up waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Clocks {
+    /// This host's.
+    #[default]
+    Strict,
+    /// Those of a majority of the hosts.
+    Quorum,
+    /// Nobody's.
+    Off,
+}
+
 /// Section `startup`. Every time is one *without progress*; four times that is the hard end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct StartupSettings {
@@ -122,10 +135,12 @@ pub struct StartupSettings {
     pub min_battery: u8,
     /// `startup.require_ups_battery`: a UPS must have been heard from.
     pub require_ups_battery: bool,
-    /// `startup.clocks`: this host's clock must be synchronised.
-    pub clocks: bool,
+    /// `startup.clocks`: whose clock must be synchronised.
+    pub clocks: Clocks,
     /// `startup.clock_timeout`.
     pub clock_timeout: Duration,
+    /// `startup.packages`: what hosts on which Longhorn keeps data must have.
+    pub packages: BTreeSet<String>,
     /// `startup.api_timeout`: until the API is ready; a datastore may need many minutes to open.
     pub api_timeout: Duration,
     /// `startup.node_timeout`: until a node is Ready.
@@ -167,8 +182,9 @@ impl Default for StartupSettings {
             on_boot: OnBoot::Never,
             min_battery: 35,
             require_ups_battery: false,
-            clocks: true,
+            clocks: Clocks::Strict,
             clock_timeout: minutes(10),
+            packages: ["cryptsetup", "dmsetup", "nfs-common", "open-iscsi"].into_iter().map(ToOwned::to_owned).collect(),
             api_timeout: minutes(20),
             node_timeout: minutes(10),
             source: "flux-system/flux-system".to_owned(),

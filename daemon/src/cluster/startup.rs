@@ -11,10 +11,10 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{Datastore, Settings};
+use super::{Clocks, Datastore, Settings};
 use crate::runbook::{Phase, PlannedStep, Runbook};
 use crate::site::{Access, Gate, Guard, Host, K3sRole, Learned, NodeName, Returns, Step, Topology};
 
@@ -39,6 +39,8 @@ pub struct StartupOrder {
     pub checklist_timeout: Option<Duration>,
     /// The stable window is waited for so long; the setting where absent.
     pub stability_timeout: Option<Duration>,
+    /// What storage needs is not looked for on hosts.
+    pub skip_packages: bool,
     /// The site has UPSes.
     pub has_ups: bool,
 }
@@ -49,7 +51,7 @@ pub fn plan(settings: &Settings, topology: &Topology, learned: &Learned, order: 
     let wanted: Vec<&Host> = hosts.iter().copied().filter(|host| !order.ignore.contains(&host.name)).collect();
     let settings = &asked(settings, order);
     let maker = Maker { settings, learned };
-    let mut book = Runbook::new(KIND, title(&wanted), phases(&maker, order, &wanted, &hosts));
+    let mut book = Runbook::new(KIND, title(&wanted), phases(&maker, topology, order, &wanted, &hosts));
     book.warnings = warnings(settings, topology, order);
     book.refusals = refusals(settings, topology, order, &wanted);
     book
@@ -83,8 +85,19 @@ fn is_datastore(settings: &Settings, host: &Host) -> bool {
     matches!(&settings.datastore, Datastore::External { host: name, .. } if *name == host.name)
 }
 
+/// Hosts of whose clocks a majority has to be synchronised.
+fn quorum(settings: &Settings, topology: &Topology, wanted: &[&Host]) -> Option<BTreeSet<NodeName>> {
+    let this = topology.hosts.values().filter(|host| host.this_host);
+    let asked = wanted.iter().copied().filter(|host| host.access != Access::HelperPod).chain(this);
+    (settings.startup.clocks == Clocks::Quorum).then(|| asked.map(|host| host.name.clone()).collect())
+}
+
+fn needs_packages(settings: &Settings, topology: &Topology, order: &StartupOrder, host: &Host) -> bool {
+    !order.skip_packages && !settings.startup.packages.is_empty() && host.k3s.is_some() && topology.storage.contains(&host.name)
+}
+
 /// Phases without steps are left out.
-fn phases(maker: &Maker<'_>, order: &StartupOrder, wanted: &[&Host], all: &[&Host]) -> Vec<Phase<Step>> {
+fn phases(maker: &Maker<'_>, topology: &Topology, order: &StartupOrder, wanted: &[&Host], all: &[&Host]) -> Vec<Phase<Step>> {
     let settings = maker.settings;
     let k3s = |role: K3sRole| wanted.iter().copied().filter(move |host| host.k3s == Some(role));
     let nodes = || wanted.iter().copied().filter(|host| host.k3s.is_some());
@@ -92,10 +105,13 @@ fn phases(maker: &Maker<'_>, order: &StartupOrder, wanted: &[&Host], all: &[&Hos
     // A host that only the API reaches is up when its node is.
     let reached = |host: &&Host| host.access != Access::HelperPod;
     let (datastore, rest): (Vec<_>, Vec<_>) = wanted.iter().copied().partition(|host| is_datastore(settings, host));
+    let storage: Vec<&Host> = wanted.iter().copied().filter(|host| needs_packages(settings, topology, order, host)).collect();
     let mut phases = vec![
         phase("wait for power", power(maker, order)),
         phase("wait for the datastore", datastore.into_iter().filter(others).flat_map(|host| maker.come_up(host))),
         phase("wait for hosts", rest.into_iter().filter(others).filter(reached).flat_map(|host| maker.come_up(host))),
+        phase("clocks", quorum(settings, topology, wanted).map(|hosts| maker.gate(Gate::Clocks { hosts }))),
+        phase("host packages", storage.iter().copied().filter(reached).map(|host| maker.packages(host))),
         phase("start servers", k3s(K3sRole::Server).filter(reached).map(|host| maker.bring_up(host, K3sRole::Server))),
     ];
     if settings.kubeconfig.is_none() {
@@ -107,6 +123,7 @@ fn phases(maker: &Maker<'_>, order: &StartupOrder, wanted: &[&Host], all: &[&Hos
         phase("control plane", [maker.gate(Gate::ControlPlane)]),
         phase("start agents", k3s(K3sRole::Agent).filter(reached).map(|host| maker.bring_up(host, K3sRole::Agent))),
         phase("nodes", nodes().map(|host| maker.gate(Gate::NodeReady { node: host.name.clone() }))),
+        phase("packages of nodes", storage.into_iter().filter(|host| !reached(host)).map(|host| maker.packages(host))),
         phase("cordons", [maker.release_cordons(&order.ignore)]),
         phase("Flux source", [maker.gate(Gate::FluxSource)]),
         serial("resume Flux", vec![maker.release_flux(), maker.reconcile()]),
@@ -133,7 +150,7 @@ fn power(maker: &Maker<'_>, order: &StartupOrder) -> Vec<PlannedStep<Step>> {
     if order.has_ups && minimum > 0 && !order.allow_on_battery {
         steps.push(maker.gate(Gate::Charge { minimum }));
     }
-    steps.extend(startup.clocks.then(|| maker.gate(Gate::Clocks)));
+    steps.extend((startup.clocks == Clocks::Strict).then(|| maker.gate(Gate::Clocks { hosts: BTreeSet::new() })));
     steps
 }
 
@@ -162,12 +179,32 @@ fn refusals(settings: &Settings, topology: &Topology, order: &StartupOrder, want
             format!("{}: a k3s server cannot be started through a pod of the API that it serves; give it `access: ssh`", host.name);
         guards.push(guard("startup.server_access", message));
     }
+    guards.extend(mapping(topology).into_iter().map(|message| guard("inventory.mapping", message)));
     if settings.kubeconfig.is_none() {
         let message =
             "the site has no `cluster.kubeconfig`: nothing could say whether the cluster is up; write { file: /etc/metis/kubeconfig }";
         guards.push(guard("cluster.kubeconfig", message.to_owned()));
     }
     guards
+}
+
+/// Two hosts of one name or address: what is done to one would be done to, or believed of, the other.
+fn mapping(topology: &Topology) -> Vec<String> {
+    let mut troubles = Vec::new();
+    let mut nodes: BTreeMap<&str, &NodeName> = BTreeMap::new();
+    let mut places: BTreeMap<(&str, u16), &NodeName> = BTreeMap::new();
+    for host in topology.hosts.values().filter(|host| host.k3s.is_some() && host.access != Access::None) {
+        if let Some(first) = nodes.insert(&host.node_name, &host.name) {
+            let node = &host.node_name;
+            troubles.push(format!("{first} and {} are both the Kubernetes node {node}; give each its own `host.node_name`", host.name));
+        }
+        let by_ssh = host.access == Access::Ssh;
+        if let Some(first) = by_ssh.then(|| places.insert((&host.address, host.port), &host.name)).flatten() {
+            let place = format!("{}:{}", host.address, host.port);
+            troubles.push(format!("{first} and {} are both reached at {place}; give each its own `host.address`", host.name));
+        }
+    }
+    troubles
 }
 
 fn warnings(settings: &Settings, topology: &Topology, order: &StartupOrder) -> Vec<String> {
@@ -178,11 +215,7 @@ fn warnings(settings: &Settings, topology: &Topology, order: &StartupOrder) -> V
         warnings
             .push(format!("left alone, because metis may not act there (`host.managed: false` or `host.access: none`): {}", list(left)));
     }
-    let by_hand: Vec<_> = topology
-        .hosts
-        .values()
-        .filter(|host| concerned(settings, host) && stays_off(host) && !host.this_host)
-        .collect();
+    let by_hand: Vec<_> = topology.hosts.values().filter(|host| concerned(settings, host) && stays_off(host) && !host.this_host).collect();
     if !by_hand.is_empty() {
         warnings.push(format!("do not come back by themselves where they are off, and are waited for: {}", list(by_hand)));
     }

@@ -37,7 +37,9 @@ pub fn judge_host(
         }
         Some(Ok(Answer::Page(_))) => Judged::Ready(format!("{target} answers {code}")),
         // The ingress answers nobody else, so nothing can be compared; its own words are known.
-        _ if code == 404 && text(page) == TRAEFIKS_404 => not_ready(format!("{target} answers with Traefik's own 404: it has no route for it")),
+        _ if code == 404 && text(page) == TRAEFIKS_404 => {
+            not_ready(format!("{target} answers with Traefik's own 404: it has no route for it"))
+        }
         _ => Judged::Ready(format!("{target} answers {code}")),
     }
 }

@@ -51,7 +51,8 @@ async fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, String> {
         }
     }
     if roots.is_empty() {
-        let place = ca_file.map_or("/etc/ssl/certs; install ca-certificates or name a ca_file".to_owned(), |file| file.display().to_string());
+        let place =
+            ca_file.map_or("/etc/ssl/certs; install ca-certificates or name a ca_file".to_owned(), |file| file.display().to_string());
         return Err(format!("there is no CA certificate in {place}"));
     }
     Ok(roots)
@@ -86,14 +87,12 @@ impl ServerCertVerifier for Verifier {
             let why = "it shows the certificate that Traefik makes up where it has none for that name (TRAEFIK DEFAULT CERT)";
             return Err(Error::General(why.to_owned()));
         }
-        match &self.chain {
-            Some(chain) => chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now),
-            None => {
-                let certificate = ParsedCertificate::try_from(end_entity).map_err(|_| CertificateError::BadEncoding)?;
-                rustls::client::verify_server_name(&certificate, server_name)?;
-                Ok(ServerCertVerified::assertion())
-            }
+        if let Some(chain) = &self.chain {
+            return chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         }
+        let certificate = ParsedCertificate::try_from(end_entity).map_err(|_| CertificateError::BadEncoding)?;
+        rustls::client::verify_server_name(&certificate, server_name)?;
+        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(

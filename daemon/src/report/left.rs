@@ -115,7 +115,7 @@ pub(super) mod tests {
         }
         let ups = |name: &str| (DomainName::new(name), BTreeSet::from([UpsName::new(format!("{name}@localhost"))]));
         let hosts = hosts.into_iter().map(|host| (host.name.clone(), host)).collect();
-        (run, Topology { hosts, domains: [ups("a"), ups("b")].into(), local_upses: BTreeSet::new() })
+        (run, Topology { hosts, domains: [ups("a"), ups("b")].into(), local_upses: BTreeSet::new(), ..Topology::default() })
     }
 
     #[test]

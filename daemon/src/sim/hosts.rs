@@ -128,6 +128,13 @@ impl Site {
                 format!("{}\n", seconds * 1_000_000_000)
             }
             ["true"] => String::new(),
+            ["timedatectl", "show", "-p", "NTPSynchronized", "--value"] => {
+                (if self.has(&Fault::ClockAstray(name.to_owned())) { "no\n" } else { "yes\n" }).to_owned()
+            }
+            // What it lacks, as the script says it.
+            ["sh", "-c", _, "sh", pairs @ ..] if pairs.iter().all(|pair| pair.contains('=')) && !pairs.is_empty() => {
+                (if self.has(&Fault::NoPackages(name.to_owned())) { "open-iscsi\n" } else { "" }).to_owned()
+            }
             ["cat", "/proc/sys/kernel/random/boot_id"] => {
                 let boots = self.locked().hosts.get(name).map_or(0, |host| host.boots);
                 format!("{}\n", boot_id(name, boots))

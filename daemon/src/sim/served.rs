@@ -8,7 +8,7 @@ use super::site::{Model, Site};
 use crate::cluster::exposed::{Backend, Exposed, HostSeen};
 use crate::cluster::port::Exposure;
 use crate::probe::port::{Answer, Ask, Page, Prober, Silence};
-use crate::site::ObjectRef;
+use crate::site::{ObjectRef, Scheme};
 
 #[tonic::async_trait]
 impl Exposure for Site {
@@ -30,7 +30,8 @@ impl Prober for Site {
         }
         // As Traefik answers for a host that it does not know.
         let unknown = || Page { code: 404, body: b"404 page not found\n".to_vec(), whole: true, ..Page::default() };
-        let page = model.answers.get(host).map(|answer| Page {
+        let key = if ask.target.scheme == Scheme::Http { plain(host) } else { host.clone() };
+        let page = model.answers.get(&key).map(|answer| Page {
             code: answer.code,
             headers: answer.headers.clone(),
             body: answer.body.clone().into_bytes(),
@@ -38,6 +39,11 @@ impl Prober for Site {
         });
         Ok(Answer::Page(page.unwrap_or_else(unknown)))
     }
+}
+
+/// Its answer without TLS; a host that has one names none in its rule.
+fn plain(host: &str) -> String {
+    format!("http://{host}")
 }
 
 /// Nodes on which pods run.
@@ -51,7 +57,7 @@ fn exposed(model: &Model) -> Exposed {
         object: ObjectRef::new("Ingress", "apps", host),
         host: host.clone(),
         path: String::new(),
-        tls: true,
+        tls: !model.answers.contains_key(&plain(host)),
         addresses: BTreeSet::new(),
         backends: BTreeSet::from([backend.clone()]),
     });

@@ -29,7 +29,7 @@ pub struct Model {
     /// Hosts of the ingress, each with the Service behind it, `namespace/name`.
     #[serde(default)]
     pub ingresses: BTreeMap<String, String>,
-    /// What services answer, by host.
+    /// What services answer over TLS, by host; without TLS by `http://host`.
     #[serde(default)]
     pub answers: BTreeMap<String, SimAnswer>,
     /// How long things take.
@@ -166,6 +166,10 @@ pub enum Fault {
     StopHangs(String),
     /// The Git server does not answer: Flux has no artifact after a restart.
     GitDown,
+    /// This host's clock is not synchronised.
+    ClockAstray(String),
+    /// This host lacks a package that storage needs.
+    NoPackages(String),
     /// Magic packets do not wake this host.
     SleepsOn(String),
     /// k3s' unit starts on this host, but its kubelet does not come up.

@@ -1,5 +1,6 @@
 //! What a start-up waits for before it goes on.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -17,10 +18,19 @@ pub enum Gate {
         /// Percent.
         minimum: u8,
     },
-    /// This host's clock is synchronised.
-    Clocks,
+    /// Clocks are synchronised.
+    Clocks {
+        /// Of a majority of these; empty: this host's.
+        #[serde(default)]
+        hosts: BTreeSet<NodeName>,
+    },
     /// The host is on and lets us act: a real command runs there.
     HostUp {
+        /// Which.
+        node: NodeName,
+    },
+    /// The host has what its storage needs.
+    Packages {
         /// Which.
         node: NodeName,
     },
@@ -58,8 +68,9 @@ impl Gate {
         match self {
             Self::Mains => "mains",
             Self::Charge { .. } => "charge",
-            Self::Clocks => "clocks",
+            Self::Clocks { .. } => "clocks",
             Self::HostUp { .. } => "host-up",
+            Self::Packages { .. } => "host-packages",
             Self::ControlPlane => "control-plane",
             Self::NodeReady { .. } => "node-ready",
             Self::FluxSource => "flux-source",

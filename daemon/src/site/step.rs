@@ -171,7 +171,7 @@ impl Step {
             | Self::PowerOffThisHost { node, .. }
             | Self::BringUpK3s { node, .. }
             | Self::Wake { node }
-            | Self::Await { gate: Gate::HostUp { node } | Gate::NodeReady { node }, .. } => Some(node),
+            | Self::Await { gate: Gate::HostUp { node } | Gate::Packages { node } | Gate::NodeReady { node }, .. } => Some(node),
             Self::FetchImage { .. }
             | Self::PrepareCard { .. }
             | Self::WriteCard { .. }

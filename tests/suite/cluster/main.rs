@@ -3,6 +3,7 @@
 
 mod drain;
 mod endpoints;
+mod exposed;
 mod flux;
 mod gates;
 mod marks;

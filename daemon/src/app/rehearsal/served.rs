@@ -9,7 +9,7 @@ use crate::app::topology;
 use crate::cluster::startup::{StartupOrder, plan};
 use crate::config::Settings;
 use crate::control::{Reply, Request, RunRecord};
-use crate::runbook::Outcome;
+use crate::runbook::{Outcome, Status};
 use crate::sim::site::{SimAnswer, Site};
 use crate::site::{Cause, Learned};
 
@@ -77,6 +77,24 @@ async fn a_site_that_serves_is_green_and_nothing_was_changed() {
     assert_eq!(rehearsal.site.model().log, Vec::<String>::new());
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_ingress_own_redirect_to_tls_is_no_answer_of_a_backend() {
+    for (over_tls, outcome) in [(Some(answer(200, "plain")), Outcome::Done), (None, Outcome::Failed)] {
+        let (site, settings) = serving();
+        site.change(|model| {
+            model.ingresses.insert("plain.lan".to_owned(), "apps/web".to_owned());
+            let mut redirect = answer(308, "");
+            redirect.headers.insert("location".to_owned(), "https://plain.lan/".to_owned());
+            model.answers.insert("http://plain.lan".to_owned(), redirect);
+            model.answers.extend(over_tls.map(|page| ("plain.lan".to_owned(), page)));
+        });
+        let rehearsal = Rehearsal::with(site, settings).await;
+        begin(&rehearsal).await;
+        let record = ends(&rehearsal).await;
+        assert_eq!(record.run.outcome, Some(outcome), "{}", record.reason);
+    }
+}
+
 /// What is wrong, at which gate the run ends, and a word of why.
 type Twin = (&'static str, fn(&Site), &'static str, &'static str);
 
@@ -87,7 +105,12 @@ const TWINS: &[Twin] = &[
         "services",
         "database:ping",
     ),
-    ("the ingress does not know the host", |site| site.change(|model| drop(model.answers.remove("web.lan"))), "ingress", "nobody has a rule"),
+    (
+        "the ingress does not know the host",
+        |site| site.change(|model| drop(model.answers.remove("web.lan"))),
+        "ingress",
+        "nobody has a rule",
+    ),
     (
         "one page for everybody",
         |site| {
@@ -100,7 +123,12 @@ const TWINS: &[Twin] = &[
         "ingress",
         "not its backend",
     ),
-    ("a code that is not accepted", |site| site.change(|model| drop(model.answers.insert("web.lan".into(), answer(503, "")))), "ingress", "503"),
+    (
+        "a code that is not accepted",
+        |site| site.change(|model| drop(model.answers.insert("web.lan".into(), answer(503, "")))),
+        "ingress",
+        "503",
+    ),
     (
         "nobody behind a critical Service",
         |site| site.change(|model| drop(model.ingresses.insert("web.lan".into(), "apps/other".into()))),
@@ -131,7 +159,11 @@ async fn a_service_that_falters_in_the_soak_is_a_regression() {
     let (site, settings) = serving();
     let rehearsal = Rehearsal::with(site, settings).await;
     begin(&rehearsal).await;
-    let soaks = |rehearsal: &Rehearsal| rehearsal.handle.view().phase.contains("soak");
+    let soaks = |rehearsal: &Rehearsal| {
+        let view = rehearsal.handle.view();
+        let state = view.runs.first().and_then(|record| record.run.state(&"soak".into()).cloned());
+        state.is_some_and(|state| matches!(state.status, Status::Running { .. }))
+    };
     while !soaks(&rehearsal) {
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert!(!ended(&rehearsal.handle.view()));

@@ -75,21 +75,27 @@ async fn a_host_that_sleeps_is_woken() {
 async fn one_that_sleeps_on_is_sent_more_and_more_seldom_and_its_gate_waits() {
     let rehearsal = after_an_outage().await;
     let asleep = Fault::SleepsOn("titan-15".to_owned());
-    rehearsal.site.change(|model| drop(model.faults.insert(asleep.clone())));
+    rehearsal.site.change(|model| {
+        model.faults.insert(asleep.clone());
+    });
     begin(&rehearsal).await;
     tokio::time::sleep(Duration::from_secs(3600)).await;
     let sent = packets(&rehearsal.site);
     // 10, 20, 40, 80 s, then every 2 min.
     assert!((25..40).contains(&sent), "{sent}");
     assert!(!rehearsal.site.model().log.iter().any(|line| line.starts_with("start")), "no packet is taken for a host");
-    rehearsal.site.change(|model| drop(model.faults.remove(&asleep)));
+    rehearsal.site.change(|model| {
+        model.faults.remove(&asleep);
+    });
     ends(&rehearsal).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_second_outage_wakes_nobody() {
     let rehearsal = after_an_outage().await;
-    rehearsal.site.change(|model| drop(model.faults.insert(Fault::SleepsOn("titan-15".to_owned()))));
+    rehearsal.site.change(|model| {
+        model.faults.insert(Fault::SleepsOn("titan-15".to_owned()));
+    });
     begin(&rehearsal).await;
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(packets(&rehearsal.site) > 0);

@@ -16,6 +16,7 @@ pub fn order(settings: &Settings, question: &StartupQuestion) -> StartupOrder {
         stability_window: question.stability_window,
         checklist_timeout: question.checklist_timeout,
         stability_timeout: question.stability_timeout,
+        skip_packages: question.skip_packages,
         has_ups: !settings.power.upses.is_empty(),
     }
 }

@@ -237,10 +237,16 @@ mod tests {
         };
         let settings = IngressSettings::default();
         let ask = of_host(&settings, &host);
-        assert_eq!((ask.target.to_string().as_str(), &ask.place), ("https://web.lan/x", &Place::At(vec!["192.168.22.9:443".parse().unwrap()])));
+        assert_eq!(
+            (ask.target.to_string().as_str(), &ask.place),
+            ("https://web.lan/x", &Place::At(vec!["192.168.22.9:443".parse().unwrap()]))
+        );
         let elsewhere = IngressSettings { address: Some("10.0.0.1".parse().unwrap()), http_port: 8080, verify: false, ..settings.clone() };
         let ask = of_host(&elsewhere, &HostSeen { tls: false, ..host.clone() });
-        assert_eq!((ask.target.to_string().as_str(), &ask.place), ("http://web.lan:8080/x", &Place::At(vec!["10.0.0.1:8080".parse().unwrap()])));
+        assert_eq!(
+            (ask.target.to_string().as_str(), &ask.place),
+            ("http://web.lan:8080/x", &Place::At(vec!["10.0.0.1:8080".parse().unwrap()]))
+        );
         assert_eq!(ask.trust.verify, Verify::Name);
         let by_name = of_host(&settings, &HostSeen { addresses: BTreeSet::new(), ..host });
         let nobody = of_nobody(&settings, Scheme::Https, &place_of(&by_name));

@@ -10,7 +10,7 @@ use crate::app::perform::permanent;
 use crate::app::shutdown::Attempt;
 use crate::host::port::HostError;
 use crate::runbook::StepResult;
-use crate::site::{Host, NodeName};
+use crate::site::{Host, NodeName, UpsName};
 
 /// Pause after the first packet; it doubles with each further one, because a host that boots must not be taken for one that sleeps.
 const FIRST_PAUSE: Duration = Duration::from_secs(10);
@@ -63,8 +63,10 @@ impl Attempt<'_> {
             return Some("the run is held".to_owned());
         }
         let view = self.handle.view();
-        let feeds = |name| host.domains.iter().filter_map(|domain| self.parts.topology.domains.get(domain)).any(|upses| upses.contains(name));
-        let mut failing = view.power.iter().flat_map(|power| &power.upses).filter(|ups| fails(ups) && feeds(&ups.name));
-        failing.next().map(|ups| format!("{} runs on battery", ups.name))
+        let feeds = |name: &UpsName| {
+            host.domains.iter().filter_map(|domain| self.parts.topology.domains.get(domain)).any(|upses| upses.contains(name))
+        };
+        let failing = view.power.iter().flat_map(|power| &power.upses).find(|ups| fails(ups) && feeds(&ups.name));
+        failing.map(|ups| format!("{} runs on battery", ups.name))
     }
 }

@@ -40,7 +40,7 @@ impl Maker<'_> {
         let (title, by_hand) = words(&gate);
         let by_hand = if gate == Gate::Services { ask_by_hand(self.settings) } else { by_hand };
         let host = match &gate {
-            Gate::HostUp { node } | Gate::NodeReady { node } => node.as_str().to_owned(),
+            Gate::HostUp { node } | Gate::Packages { node } | Gate::NodeReady { node } => node.as_str().to_owned(),
             _ => String::new(),
         };
         let id = if host.is_empty() { gate.name().to_owned() } else { format!("{}.{host}", gate.name()) };
@@ -48,6 +48,12 @@ impl Maker<'_> {
         let form = Form::Gate { patience: Duration::ZERO, every: AGAIN, remedies: Vec::new() };
         let step = self.step(id, title, Step::Await { gate, patience }, &host, patience.saturating_mul(HARD_END), by_hand);
         Planned { form, ..step }
+    }
+
+    pub(super) fn packages(&self, host: &Host) -> Planned {
+        let wanted = self.settings.startup.packages.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
+        let by_hand = by_hand::on(host, &format!("apt-get install {wanted}"));
+        Planned { by_hand, ..self.gate(Gate::Packages { node: host.name.clone() }) }
     }
 
     /// A look at the end at a host that was not waited for.
@@ -116,7 +122,13 @@ fn words(gate: &Gate) -> (String, String) {
     let (title, by_hand) = match gate {
         Gate::Mains => ("no UPS runs on battery".to_owned(), "upsc UPS ups.status"),
         Gate::Charge { minimum } => (format!("every UPS holds at least {minimum} %"), "upsc UPS battery.charge"),
-        Gate::Clocks => ("this host's clock is synchronised".to_owned(), "timedatectl show -p NTPSynchronized"),
+        Gate::Clocks { hosts } if hosts.is_empty() => {
+            ("this host's clock is synchronised".to_owned(), "timedatectl show -p NTPSynchronized")
+        }
+        Gate::Clocks { hosts } => {
+            (format!("the clocks of most of {} hosts are synchronised", hosts.len()), "ssh HOST timedatectl show -p NTPSynchronized")
+        }
+        Gate::Packages { node } => (format!("{node}: has what its storage needs"), ""),
         Gate::HostUp { node } => (format!("{node}: is on and lets us in"), ""),
         Gate::ControlPlane => ("the API server is ready".to_owned(), "kubectl get --raw /readyz"),
         Gate::NodeReady { node } => (format!("{node}: Ready since its present boot"), "kubectl get nodes -o wide"),
@@ -151,7 +163,9 @@ fn ask_by_hand(settings: &Settings) -> String {
 /// Until it was measured: a small site of Raspberry Pis.
 fn unmeasured(action: &Step) -> Duration {
     Duration::from_secs(match action {
-        Step::Await { gate: Gate::Mains | Gate::Charge { .. } | Gate::Clocks | Gate::Namespaces, .. } => 1,
+        Step::Await {
+            gate: Gate::Mains | Gate::Charge { .. } | Gate::Clocks { .. } | Gate::Packages { .. } | Gate::Namespaces, ..
+        } => 1,
         Step::Wake { .. } | Step::Await { gate: Gate::HostUp { .. }, .. } => 60,
         Step::Await { gate: Gate::ControlPlane | Gate::NodeReady { .. } | Gate::FluxSource, .. } => 45,
         Step::Await { gate: Gate::Flux, .. } => 180,

@@ -44,7 +44,8 @@ pub const GATES: &[Row] = &[
     Row {
         name: "clocks",
         needs: "timedatectl(1)'s synchronisation of this host",
-        probe: "the kernel says that its clock is synchronised (adjtimex(2)): leases and certificates count on it",
+        probe: "strict: the kernel of this host says that its clock is synchronised (adjtimex(2)); quorum: timedatectl(1) of most hosts says so; \
+                leases and certificates count on it",
         patience: |settings| settings.startup.clock_timeout,
         on_failure: "timedatectl status; systemctl restart systemd-timesyncd (or chrony); or startup.clocks: false",
     },
@@ -54,6 +55,13 @@ pub const GATES: &[Row] = &[
         probe: "a real command runs there with the rights that later steps need: an open port proves nothing",
         patience: |_| FOR_EVER,
         on_failure: "power the host on; for one that does not come back: --ignore-node NAME, then `metisctl replace`",
+    },
+    Row {
+        name: "host-packages",
+        needs: "host-up; a label that says that Longhorn keeps data there",
+        probe: "the packages of startup.packages are installed, or their commands are there: without them volumes do not attach",
+        patience: |settings| settings.startup.node_timeout,
+        on_failure: "install what is named, or --skip-package-check",
     },
     Row {
         name: "control-plane",
@@ -152,6 +160,7 @@ pub const GUARDS: &[GuardRow] = &[
     GuardRow { name: "startup.empty", refuses: "an inventory without a host that metis may start k3s on", waiver: None },
     GuardRow { name: "startup.unknown_node", refuses: "--ignore-node of a node that the inventory does not have", waiver: None },
     GuardRow { name: "startup.server_access", refuses: "a k3s server that is reached only through a pod of its own API", waiver: None },
+    GuardRow { name: "inventory.mapping", refuses: "two hosts with one Kubernetes name or one address", waiver: None },
     GuardRow { name: "power.on_battery", refuses: "a site of which a UPS runs on battery", waiver: Some("--allow-on-battery") },
     GuardRow {
         name: "power.charge",

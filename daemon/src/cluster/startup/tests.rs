@@ -96,11 +96,13 @@ fn every_guard_and_gate_of_a_plan_has_its_row() {
         endpoints: BTreeSet::from(["vault/vault".to_owned()]),
         ..StartupSettings::default()
     };
-    let book = plan(&Settings { kubeconfig: None, ..settings.clone() }, &topology(Vec::new()), &Learned::default(), &order);
+    let book = plan(&Settings { kubeconfig: None, ..settings.clone() }, &self::topology(Vec::new()), &Learned::default(), &order);
     for guard in &book.refusals {
         assert!(GUARDS.iter().any(|row| row.name == guard.name), "{}", guard.name);
     }
-    let gates: BTreeSet<_> = plan(&settings, &small_site(), &Learned::default(), &order)
+    let mut topology = small_site();
+    topology.storage.insert("titan-13".into());
+    let gates: BTreeSet<_> = plan(&settings, &topology, &Learned::default(), &order)
         .steps()
         .filter_map(|step| match &step.action {
             Step::Await { gate, .. } => Some(gate.name()),
@@ -108,6 +110,47 @@ fn every_guard_and_gate_of_a_plan_has_its_row() {
         })
         .collect();
     assert_eq!(gates, GATES.iter().map(|row| row.name).collect(), "each gate is in the table, and each row in a plan");
+}
+
+#[test]
+fn two_hosts_of_one_name_or_address_are_refused() {
+    let one = host("titan-13", Some(K3sRole::Agent));
+    let refused = |other: Host| {
+        let topology = topology(vec![host("titan-0a", Some(K3sRole::Server)), one.clone(), other]);
+        let guards = plan(&settings(), &topology, &Learned::default(), &StartupOrder::default()).refusals;
+        guards.into_iter().map(|guard| format!("{}: {}", guard.name, guard.message)).collect::<Vec<_>>()
+    };
+    let other = host("titan-15", Some(K3sRole::Agent));
+    assert_eq!(refused(other.clone()), Vec::<String>::new());
+    let named = refused(Host { node_name: one.node_name.clone(), ..other.clone() });
+    assert!(named.len() == 1 && named[0].contains("inventory.mapping: titan-13 and titan-15 are both the Kubernetes node"), "{named:?}");
+    let placed = refused(Host { address: one.address.clone(), ..other.clone() });
+    assert!(placed.len() == 1 && placed[0].contains("both reached at titan-13.lan:2277"), "{placed:?}");
+    assert_eq!(refused(Host { address: one.address.clone(), port: 22, ..other }), Vec::<String>::new(), "another port is another host");
+}
+
+#[test]
+fn what_hosts_need_is_looked_for_where_it_is_needed() {
+    let mut settings = settings();
+    settings.startup.clocks = crate::cluster::Clocks::Quorum;
+    let mut topology = small_site();
+    topology.storage = BTreeSet::from(["titan-13".into(), "titan-15".into(), "titan-db".into()]);
+    topology.hosts.get_mut(&NodeName::new("titan-15")).unwrap().access = Access::HelperPod;
+    let phases = |settings: &Settings, order: &StartupOrder| {
+        let book = plan(settings, &topology, &Learned::default(), order);
+        let names = names(&book).into_iter().map(|(name, steps)| (name.to_owned(), steps.join(" ")));
+        names.filter(|(name, _)| name.contains("clock") || name.contains("packages")).collect::<Vec<_>>()
+    };
+    let pairs = |pairs: &[(&str, &str)]| pairs.iter().map(|(name, steps)| ((*name).to_owned(), (*steps).to_owned())).collect::<Vec<_>>();
+    let all = phases(&settings, &StartupOrder::default());
+    assert_eq!(
+        all,
+        pairs(&[("clocks", "clocks"), ("host packages", "host-packages.titan-13"), ("packages of nodes", "host-packages.titan-15")])
+    );
+    let skipped = StartupOrder { skip_packages: true, ..StartupOrder::default() };
+    assert_eq!(phases(&settings, &skipped), pairs(&[("clocks", "clocks")]));
+    settings.startup.packages.clear();
+    assert_eq!(phases(&settings, &StartupOrder::default()), pairs(&[("clocks", "clocks")]));
 }
 
 fn service(url: &str) -> Service {

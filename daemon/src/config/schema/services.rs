@@ -28,6 +28,10 @@ fn service(item: &Cursor<'_>) -> Option<Service> {
     let said = item.value("kind", values::one_of(&ServiceKind::ALL));
     let draft = Draft::of(item);
     let (name, target) = (name?, target?);
+    // One that is not known was reported, and what it needs is not known either.
+    if said.is_none() && item.has("kind") {
+        return None;
+    }
     let kind = said.unwrap_or(match target.scheme {
         Scheme::Http | Scheme::Https => ServiceKind::Http,
         Scheme::Tcp => ServiceKind::Tcp,

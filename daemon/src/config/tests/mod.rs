@@ -3,6 +3,7 @@
 mod files;
 mod laws;
 mod mistakes;
+mod services;
 mod shipped;
 mod tree;
 mod values;

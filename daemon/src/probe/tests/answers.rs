@@ -28,6 +28,7 @@ fn page(code: u16, headers: &[(&str, &str)], body: &str) -> Page {
     Page { code, headers, body: body.as_bytes().to_vec(), whole: true }
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "an answer as the prober gives it")]
 fn said(code: u16, headers: &[(&str, &str)], body: &str) -> Result<Answer, Silence> {
     Ok(Answer::Page(page(code, headers, body)))
 }
@@ -49,7 +50,8 @@ const GITEA_INSTALLS: &str = r#"{
 }"#;
 const GITEA_FAILS: &str = r#"{"status":"fail","description":"Gitea: Git with a cup of tea","checks":{"database:ping":[{"status":"fail","time":"2026-11-21T20:00:00Z"}]}}"#;
 const BEARER: &str = r#"Bearer realm="https://registry.lan/service/token",service="harbor-registry""#;
-const ISSUER: &str = r#"{"issuer":"https://it.lan/realms/atlas","authorization_endpoint":"https://it.lan/realms/atlas/protocol/openid-connect/auth"}"#;
+const ISSUER: &str =
+    r#"{"issuer":"https://it.lan/realms/atlas","authorization_endpoint":"https://it.lan/realms/atlas/protocol/openid-connect/auth"}"#;
 const HTML: &[(&str, &str)] = &[("content-type", "text/html")];
 
 const CASES: &[Case] = &[
@@ -66,7 +68,15 @@ const CASES: &[Case] = &[
     (ServiceKind::Harbor, 0, 401, &[("www-authenticate", "Basic realm=\"traefik\"")], "401 Unauthorized", false, "Basic realm"),
     (ServiceKind::Harbor, 0, 502, &[], "Bad Gateway", false, "502"),
     (ServiceKind::Harbor, 1, 200, &[], r#"{"status":"healthy","components":[{"name":"core","status":"healthy"}]}"#, true, ""),
-    (ServiceKind::Harbor, 1, 200, &[], r#"{"status":"unhealthy","components":[{"name":"jobservice","status":"unhealthy"}]}"#, false, "unhealthy"),
+    (
+        ServiceKind::Harbor,
+        1,
+        200,
+        &[],
+        r#"{"status":"unhealthy","components":[{"name":"jobservice","status":"unhealthy"}]}"#,
+        false,
+        "unhealthy",
+    ),
     (ServiceKind::Jellyfin, 0, 200, &[], "Healthy", true, ""),
     (ServiceKind::Jellyfin, 0, 200, &[], "Degraded", false, "Degraded"),
     (ServiceKind::Jellyfin, 1, 200, &[], r#"{"StartupWizardCompleted":true}"#, true, ""),
@@ -92,7 +102,10 @@ fn a_kind_knows_its_own_from_what_looks_like_it() {
         let service = service(*kind, "https://it.lan/realms/atlas");
         let judged = judge(&checks(&service)[*at], &said(*code, headers, body));
         assert_eq!(matches!(judged, Judged::Ready(_)), *ready, "{kind:?} {code} {body}: {judged:?}");
-        assert!(*ready || (matches!(judged, Judged::NotReady { .. }) && judged.text().contains(word)), "{kind:?} {code} {body}: {judged:?}");
+        assert!(
+            *ready || (matches!(judged, Judged::NotReady { .. }) && judged.text().contains(word)),
+            "{kind:?} {code} {body}: {judged:?}"
+        );
     }
     for (word, kind) in ServiceKind::ALL {
         let has_twin = CASES.iter().any(|case| case.0 == kind && !case.5);
@@ -220,7 +233,9 @@ fn only_the_same_place_over_tls_is_an_upgrade() {
     let to = |code: u16, location: &str| upgraded(&target, &page(code, &[("location", location)], "")).map(|to| to.to_string());
     assert_eq!(to(308, "https://web.lan/x").as_deref(), Some("https://web.lan/x"));
     assert_eq!(to(301, "https://web.lan:443/x").as_deref(), Some("https://web.lan/x"));
-    for (code, location) in [(200, "https://web.lan/x"), (302, "https://sso.lan/x"), (302, "https://web.lan/login"), (302, "/x"), (302, "http://web.lan/x")] {
+    for (code, location) in
+        [(200, "https://web.lan/x"), (302, "https://sso.lan/x"), (302, "https://web.lan/login"), (302, "/x"), (302, "http://web.lan/x")]
+    {
         assert_eq!(to(code, location), None, "{code} {location}");
     }
 }

@@ -31,6 +31,7 @@ pub(super) fn any_topology() -> impl Strategy<Value = Topology> {
             hosts: hosts.into_iter().map(|host| (host.name.clone(), host)).collect(),
             domains: DOMAINS.iter().map(|name| (DomainName::from(*name), BTreeSet::from([ups(name)]))).collect(),
             local_upses: local.into_iter().map(ups).collect(),
+            storage: BTreeSet::new(),
         }
     })
 }

@@ -89,6 +89,7 @@ fn site() -> Topology {
         hosts: hosts.into_iter().map(|host| (host.name.clone(), host)).collect(),
         domains: [domain("pyrphoros", "pyrphoros@localhost"), domain("statera", "statera@titan-24")].into(),
         local_upses: BTreeSet::from(["pyrphoros@localhost".into()]),
+        storage: BTreeSet::new(),
     }
 }
 
