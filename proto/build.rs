@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "metis/v1/common.proto",
     "metis/v1/status.proto",
     "metis/v1/ups.proto",
@@ -12,6 +12,7 @@ const FILES: [&str; 7] = [
     "metis/v1/card.proto",
     "metis/v1/runs.proto",
     "metis/v1/leases.proto",
+    "metis/v1/prepare.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

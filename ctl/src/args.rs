@@ -108,9 +108,18 @@ pub enum Command {
     /// What is so already is only looked at: on a healthy cluster nothing is changed. The dry run prints every step with the command a
     /// person would type; it asks nobody. With --execute the run is the daemon's: Ctrl-C detaches, the start-up goes on.
     Startup(StartupArgs),
+    /// Look whether the site is prepared for a bad day: all findings at once, each with its age and what to do
+    ///
+    /// It looks at what is kept for that day (bundle, repository snapshot, captured objects, golden images, secrets), logs in to every
+    /// host, asks the API server for every right that metis needs, and reads NUT's settings and the batteries' last tests. Nothing is
+    /// changed. Exit code 0: green; 1: a problem was found. `arm` asks for a green one.
+    Prepare,
+    /// Draft an inventory from the live cluster
+    Inventory(InventoryArgs),
     /// Act upon triggers from now on: a domain that is about to lose power is shut down without asking
     ///
-    /// It is refused while something stands against it, e.g. upsmon as primary of a UPS on metisd's host; all of it is listed.
+    /// It is refused while something stands against it, e.g. upsmon as primary of a UPS on metisd's host, or no green `prepare` of late; all
+    /// of it is listed.
     Arm(ArmArgs),
     /// Only record triggers from now on; a shutdown that is under way goes on
     Disarm,
@@ -269,6 +278,31 @@ pub enum LeaseCommand {
         /// Do it
         #[arg(long)]
         execute: bool,
+    },
+}
+
+/// `inventory`.
+#[derive(Debug, Args)]
+pub struct InventoryArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: InventoryCommand,
+}
+
+/// Commands of `inventory`.
+#[derive(Debug, Subcommand)]
+pub enum InventoryCommand {
+    /// Print a draft of inventory.yaml: nodes, roles, labels, taints and versions as the cluster has them, SSH host keys as the hosts show them
+    ///
+    /// Nothing is changed and nobody is logged in to. What could not be known stands as a comment. The host keys prove nothing until you have
+    /// compared each once on its host. Example: metisctl inventory import --network-prefix 24 > inventory.yaml
+    Import {
+        /// Where the hosts' sshd listen; as the present inventory's defaults say where absent, else 22
+        #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "PORT")]
+        ssh_port: u16,
+        /// Prefix length of the nodes' network, which Kubernetes does not know; with it cards have their addresses
+        #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "BITS", value_parser = clap::value_parser!(u8).range(0..=128))]
+        network_prefix: u8,
     },
 }
 

@@ -94,6 +94,8 @@ async fn dispatch(cli: &Cli, console: &mut Console<'_>) -> Result<Exit, CtlError
         Command::Shutdown(args) => cmd::shutdown::run(args, cx).await,
         Command::Lease(args) => cmd::lease::run(args, cx).await,
         Command::Startup(args) => cmd::startup::run(args, cx).await,
+        Command::Inventory(args) => cmd::inventory::run(args, cx).await,
+        Command::Prepare => cmd::prepare::run(cx).await,
         Command::Arm(args) => cmd::arm::arm(args, cx).await,
         Command::Disarm => cmd::arm::disarm(cx).await,
         Command::Device(args) => cmd::device::run(args, cx).await,

@@ -10,6 +10,7 @@ pub mod control;
 pub mod host;
 pub mod journal;
 pub mod power;
+pub mod prepare;
 pub mod probe;
 pub mod report;
 pub mod runbook;

@@ -8,6 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::mount::{MsFlags, mount};
+use nix::sched::CloneFlags;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 use tempfile::TempDir;
@@ -22,6 +24,20 @@ pub const MAX_AGE: u64 = 3;
 /// Whether a real upsd can be started here; says so if not.
 pub fn available(test: &str) -> bool {
     require::programs(test, &PROGRAMS)
+}
+
+/// NUT's own files on this machine are none of the test's business: whatever this test starts does not see them. Needs root.
+///
+/// # Errors
+/// Where the kernel does not let it.
+pub fn hide() -> Result<()> {
+    nix::sched::unshare(CloneFlags::CLONE_NEWNS)?;
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    for folder in ["/etc/nut", "/usr/lib/systemd/system-shutdown"].into_iter().filter(|folder| Path::new(folder).is_dir()) {
+        mount(Some("tmpfs"), folder, Some("tmpfs"), MsFlags::empty(), none)?;
+    }
+    Ok(())
 }
 
 /// upsd and its drivers.

@@ -50,6 +50,7 @@ fn settings(names: &[String]) -> Settings {
         },
         shutdown_budget: Duration::from_mins(5),
         cut_outlets: false,
+        prepared_within: None,
         predecessors: Vec::new(),
         budgets: std::collections::BTreeMap::new(),
         upses: names.iter().map(|name| UpsSettings { name: name.clone(), username: None, password: None, tls: None }).collect(),

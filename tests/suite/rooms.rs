@@ -17,13 +17,15 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("journal", &[]),
     ("runbook", &[]),
     ("power", &[]),
+    // Facts and findings; what collects them is in `app`.
+    ("prepare", &[]),
     ("host", &[]),
     // Plans are values of `runbook`; everything else of a card is its own.
     ("card", &["runbook"]),
     ("secrets", &[]),
     ("report", &["runbook"]),
     // Plain values of power, card and cluster become messages here; the journal is read.
-    ("api", &["control", "journal", "runbook", "power", "card", "cluster"]),
+    ("api", &["control", "journal", "runbook", "power", "prepare", "card", "cluster"]),
     // The ports of these rooms, and what their verbs take and give.
     ("sim", &["cluster", "host", "power", "probe"]),
 ];

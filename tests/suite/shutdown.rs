@@ -3,15 +3,12 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use metis_tests::daemon::{Answer, Daemon, program};
 use metis_tests::nut::Nut;
 use metis_tests::{nut, require, site};
-use nix::mount::{MsFlags, mount};
-use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
 
 /// Nobody listens there, and nobody answers elsewhere: every host is off.
@@ -32,13 +29,14 @@ const ROLES: &str = "api:
   group: \"65534\"
   roles: { viewer: { users: [\"65534\"] }, maintenance: { users: [\"65533\"] } }
 hosts: { this_host: titan-db, user: metis, key: { file: \"@DIR@/secrets/host_key\" }, connect_timeout: 1s }
+startup: { clocks: false }
 shutdown: { stop_timeout: 3s, drain_timeout: 3s, emergency_drain_timeout: 3s, detach_timeout: 3s, snapshot_timeout: 3s }
 ";
 
 fn power(nut: &Nut) -> String {
     let ups = nut.name("ups");
     format!(
-        "{ROLES}power:\n  poll_interval: 500ms\n  shutdown_budget: 1m\n  thresholds: {{ debounce_polls: 1 }}\n  upses: {{ \"{ups}\": {{ }} }}\n  \
+        "{ROLES}power:\n  poll_interval: 500ms\n  prepared_within: PREPARED\n  shutdown_budget: 1m\n  thresholds: {{ debounce_polls: 1 }}\n  upses: {{ \"{ups}\": {{ }} }}\n  \
          domains: {{ all: {{ upses: [\"{ups}\"], nodes: [titan-0a, titan-13, titan-15] }} }}\n"
     )
 }
@@ -62,16 +60,6 @@ fn as_user(daemon: &Daemon, uid: u32, arguments: &[&str]) -> Answer {
     let mut command = Command::new(daemon.path("metisctl"));
     command.arg("--socket").arg(daemon.socket()).args(arguments).current_dir("/").uid(uid).gid(65534);
     command.output().unwrap().into()
-}
-
-/// NUT's own files on this machine are none of the test's business: whatever this test starts does not see them.
-fn hide_nut() {
-    nix::sched::unshare(CloneFlags::CLONE_NEWNS).unwrap();
-    let none = None::<&str>;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
-    for folder in ["/etc/nut", "/usr/lib/systemd/system-shutdown"].into_iter().filter(|folder| Path::new(folder).is_dir()) {
-        mount(Some("tmpfs"), folder, Some("tmpfs"), MsFlags::empty(), none).unwrap();
-    }
 }
 
 fn runs(daemon: &Daemon) -> usize {
@@ -146,7 +134,7 @@ fn arming_is_refused_with_all_reasons_or_holds_until_disarmed() {
     if !require::root("arming") || !nut::available("arming") {
         return;
     }
-    hide_nut();
+    nut::hide().unwrap();
     let nut = Nut::start(&["ups"], "", "").unwrap();
     // Without a UPS there is nothing to act upon.
     let daemon = started("observer", ROLES);
@@ -157,8 +145,13 @@ fn arming_is_refused_with_all_reasons_or_holds_until_disarmed() {
     assert_eq!(daemon.json(&["status"]).unwrap()["armed"], false);
     drop(daemon);
 
-    let mut daemon = started("coordinator", &power(&nut));
+    let mut daemon = started("coordinator", &power(&nut).replace("PREPARED", "1h"));
     daemon.until(Duration::from_secs(10), &["ups"], |ups| ups["upses"][0]["verdict"] == "online").unwrap();
+    let unprepared = daemon.ctl(&["arm"]).unwrap();
+    assert_eq!(unprepared.code, Some(3), "{unprepared:?}");
+    assert!(unprepared.err.contains("prepare.missing: ") && !unprepared.err.contains("power."), "{}", unprepared.err);
+    let prepared = daemon.ctl(&["prepare"]).unwrap();
+    assert_eq!(prepared.code, Some(0), "{prepared:?}");
     let check = daemon.ctl(&["arm", "--check"]).unwrap();
     assert_eq!(check.code, Some(0), "{check:?}");
     assert!(check.out.contains("disarmed; nothing stands against arming for cluster-only"), "{}", check.out);
@@ -247,9 +240,9 @@ fn a_failing_ups_raises_the_shutdown_that_is_under_way() {
     if !require::root("raising a shutdown") || !nut::available("raising a shutdown") {
         return;
     }
-    hide_nut();
+    nut::hide().unwrap();
     let nut = Nut::start(&["ups"], "", "").unwrap();
-    let daemon = started("coordinator", &power(&nut).replace("stop_timeout: 3s", "stop_timeout: 20s"));
+    let daemon = started("coordinator", &power(&nut).replace("PREPARED", "never").replace("stop_timeout: 3s", "stop_timeout: 20s"));
     daemon.until(Duration::from_secs(10), &["ups"], |ups| ups["upses"][0]["verdict"] == "online").unwrap();
     assert_eq!(daemon.ctl(&["arm", "--mode", "host-poweroff"]).unwrap().code, Some(0));
     let mut stop = daemon.ctl_command(&["shutdown", "--execute"]);

@@ -43,9 +43,9 @@ pub struct LeaseDone {
     pub done: String,
 }
 
-impl From<v1::ListLeasesResponse> for LeasesView {
-    fn from(r: v1::ListLeasesResponse) -> Self {
-        let view = |lease: v1::Lease| LeaseView {
+impl From<v1::Lease> for LeaseView {
+    fn from(lease: v1::Lease) -> Self {
+        Self {
             node: lease.node,
             run: lease.run,
             step: lease.step,
@@ -53,8 +53,13 @@ impl From<v1::ListLeasesResponse> for LeasesView {
             placed: time(lease.placed),
             expires: time(lease.expires),
             manual_action: text(lease.manual_action),
-        };
-        Self { leases: r.leases.into_iter().map(view).collect() }
+        }
+    }
+}
+
+impl From<v1::ListLeasesResponse> for LeasesView {
+    fn from(r: v1::ListLeasesResponse) -> Self {
+        Self { leases: r.leases.into_iter().map(Into::into).collect() }
     }
 }
 

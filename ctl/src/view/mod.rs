@@ -6,6 +6,7 @@ pub mod arm;
 pub mod card;
 pub mod lease;
 pub mod plan;
+pub mod prepare;
 pub mod run;
 pub mod shutdown;
 pub mod startup;

@@ -6,8 +6,9 @@ use jiff::Timestamp;
 use metis_proto::v1;
 use serde::Serialize;
 
+use super::lease::LeaseView;
 use super::run::{self, RunView};
-use super::ups::{self, DomainView};
+use super::ups::{self, DomainView, UpsView};
 use super::{role, text, time};
 use crate::human::{self, Look};
 use crate::output::{Tone, toned};
@@ -47,6 +48,41 @@ pub struct StatusView {
     pub caller_role: &'static str,
     /// The daemon's time.
     pub now: Option<Timestamp>,
+    /// The UPS whose state matters most: the worst verdict, then the lowest charge.
+    pub ups_host: Option<String>,
+    /// Its charge in percent.
+    pub ups_battery: Option<f64>,
+    /// All UPSes; their variables are in `ups`.
+    pub upses: Vec<UpsView>,
+    /// Whether Flux reads what it should; null: not known, or no cluster.
+    pub flux_source_ready: Option<bool>,
+    /// What was seen of it; null: the site has no cluster.
+    pub flux_source: Option<String>,
+    /// Cordons that metis holds.
+    pub leases: Vec<LeaseView>,
+    /// The newest look at the preparations.
+    pub prepared: Option<PreparedView>,
+}
+
+/// What a look at the preparations came to.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PreparedView {
+    /// When.
+    pub at: Option<Timestamp>,
+    /// How long ago.
+    pub age_seconds: Option<f64>,
+    /// Who asked.
+    pub requested_by: String,
+    /// No problem was found.
+    pub green: bool,
+    /// Each problem.
+    pub problems: Vec<String>,
+    /// How many warnings.
+    pub warnings: u32,
+    /// How much could not be told.
+    pub cannot_tell: u32,
+    /// The configuration has changed since.
+    pub outdated: bool,
 }
 
 /// The journal.
@@ -81,6 +117,13 @@ impl From<v1::GetStatusResponse> for StatusView {
             |j: v1::JournalStatus| JournalView { writable: j.writable, degraded: text(j.degraded), last_seq: j.last_seq, facts: j.facts };
         let config =
             |c: v1::ConfigStatus| ConfigView { files: c.files, digest: text(c.digest), loaded: time(c.loaded), rejected: c.rejected };
+        let now = time(s.now);
+        let prepared = |p: v1::PreparedStatus| {
+            let at = time(p.at);
+            let age_seconds = at.zip(now).map(|(at, now)| now.duration_since(at).as_secs_f64());
+            let v1::PreparedStatus { requested_by, green, problems, warnings, cannot_tell, outdated, .. } = p;
+            PreparedView { at, age_seconds, requested_by, green, problems, warnings, cannot_tell, outdated }
+        };
         Self {
             version: s.version,
             host: s.host,
@@ -98,6 +141,13 @@ impl From<v1::GetStatusResponse> for StatusView {
             problems: s.problems,
             caller_role: role(s.caller_role),
             now: time(s.now),
+            ups_host: text(s.ups_host),
+            ups_battery: s.ups_battery,
+            upses: s.upses.into_iter().map(Into::into).collect(),
+            flux_source_ready: s.flux_source.as_ref().and_then(|source| source.ready),
+            flux_source: s.flux_source.map(|source| source.detail),
+            leases: s.leases.into_iter().map(Into::into).collect(),
+            prepared: s.prepared.map(prepared),
         }
     }
 }
@@ -108,6 +158,7 @@ impl StatusView {
         let look = &Look { now: self.now.unwrap_or(look.now), ..look.clone() };
         let mut s = self.problems(look);
         self.headline(look, &mut s);
+        self.readiness(look, &mut s);
         if self.domains.is_empty() {
             s.push_str("no power domain is configured\n");
         } else {
@@ -149,6 +200,51 @@ impl StatusView {
             let _ = writeln!(s, "{}: {} ({}), {undo}", toned("SHUTTING DOWN", Tone::Bad, look), run.id, run.title);
         }
         let _ = writeln!(s, "{}", self.phase);
+    }
+
+    /// Batteries, Flux' source, preparations, cordons: a line each.
+    fn readiness(&self, look: &Look, s: &mut String) {
+        s.push('\n');
+        let battery = |ups: &UpsView| {
+            let charge = ups.charge_percent.map_or_else(|| "charge unknown".to_owned(), |charge| format!("{charge:.0} %"));
+            let tone = if ups.verdict == "online" { Tone::Plain } else { Tone::Bad };
+            toned(&format!("{} {charge} ({})", ups.name, ups.verdict), tone, look)
+        };
+        if !self.upses.is_empty() {
+            let _ = writeln!(s, "battery   {}", self.upses.iter().map(battery).collect::<Vec<_>>().join(", "));
+        }
+        if let Some(detail) = &self.flux_source {
+            let (word, tone) = match self.flux_source_ready {
+                Some(true) => ("ready", Tone::Good),
+                Some(false) => ("NOT READY", Tone::Bad),
+                None => ("cannot tell", Tone::Warn),
+            };
+            let _ = writeln!(s, "flux      source {}: {detail}", toned(word, tone, look));
+        }
+        let _ = writeln!(s, "prepared  {}", self.prepared(look));
+        for lease in &self.leases {
+            let until = lease.expires.map_or_else(|| "until its run ends".to_owned(), |at| format!("expires {}", human::when(at, look)));
+            let person = lease
+                .manual_action
+                .as_ref()
+                .map(|why| format!("; {} {why}", toned("NEEDS A PERSON:", Tone::Bad, look)))
+                .unwrap_or_default();
+            let _ = writeln!(s, "cordon    {} by {}, {until}{person}", lease.node, lease.run);
+        }
+    }
+
+    fn prepared(&self, look: &Look) -> String {
+        let Some(prepared) = &self.prepared else {
+            return format!("{}: nobody has looked yet: `metisctl prepare`", toned("not known", Tone::Warn, look));
+        };
+        let verdict = if prepared.green {
+            toned("green", Tone::Good, look)
+        } else {
+            toned(&format!("{} PROBLEMS", prepared.problems.len()), Tone::Bad, look)
+        };
+        let at = prepared.at.map(|at| human::when(at, look)).unwrap_or_default();
+        let outdated = if prepared.outdated { "; the configuration has changed since: `metisctl prepare`" } else { "" };
+        format!("{verdict}, {} warnings, {} cannot be told, {at}{outdated}", prepared.warnings, prepared.cannot_tell)
     }
 
     fn footer(&self, look: &Look, s: &mut String) {

@@ -13,6 +13,7 @@ use metis_proto::v1::image_request::Message as Asked;
 use metis_proto::v1::image_response::Message as Answer;
 use metis_proto::v1::leases_server::{Leases, LeasesServer};
 use metis_proto::v1::power_server::{Power, PowerServer};
+use metis_proto::v1::prepare_server::{Prepare, PrepareServer};
 use metis_proto::v1::runs_server::{Runs, RunsServer};
 use metis_proto::v1::status_server::StatusServer;
 use metis_proto::v1::ups_server::UpsServer;
@@ -22,7 +23,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use crate::{lease, sample, shutdown, startup};
+use crate::{lease, prepare, sample, shutdown, startup};
 
 type Stream<T> = Pin<Box<dyn futures::Stream<Item = Result<T, Status>> + Send>>;
 type Answered<T> = Result<Response<T>, Status>;
@@ -131,6 +132,7 @@ impl Fake {
                 .add_service(CardServer::new(script.clone()))
                 .add_service(PowerServer::new(script.clone()))
                 .add_service(LeasesServer::new(script.clone()))
+                .add_service(PrepareServer::new(script.clone()))
                 .add_service(RunsServer::new(script))
                 .serve_with_incoming(UnixListenerStream::new(listener)),
         );
@@ -289,6 +291,19 @@ impl Card for Script {
 
     async fn devices(&self, _: Request<v1::ListDevicesRequest>) -> Answered<v1::ListDevicesResponse> {
         Ok(Response::new(v1::ListDevicesResponse { devices: sample::devices() }))
+    }
+}
+
+#[tonic::async_trait]
+impl Prepare for Script {
+    async fn look(&self, _: Request<v1::LookRequest>) -> Answered<v1::LookResponse> {
+        Ok(Response::new(prepare::looked(self.fault != Fault::PlanRefuses)))
+    }
+
+    async fn inventory(&self, request: Request<v1::InventoryRequest>) -> Answered<v1::InventoryResponse> {
+        let v1::InventoryRequest { ssh_port, network_prefix } = request.into_inner();
+        let yaml = format!("# port {ssh_port}, prefix {network_prefix}\nnodes: {{}}\n");
+        Ok(Response::new(v1::InventoryResponse { yaml, notes: vec!["compare each host key".into()] }))
     }
 }
 

@@ -13,6 +13,7 @@ mod cli;
 mod fake;
 mod files;
 mod lease;
+mod prepare;
 mod sample;
 mod shutdown;
 mod signals;

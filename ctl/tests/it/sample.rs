@@ -279,5 +279,27 @@ pub fn status() -> v1::GetStatusResponse {
         caller_role: v1::Role::Maintenance.into(),
         now: at(0),
         clock_synced: true,
+        ups_host: "pyrphoros@localhost".into(),
+        ups_battery: Some(81.0),
+        upses: vec![v1::UpsState {
+            name: "pyrphoros@localhost".into(),
+            verdict: v1::UpsVerdict::OnBattery.into(),
+            charge: Some(81.0),
+            ..v1::UpsState::default()
+        }],
+        flux_source: Some(v1::FluxSourceStatus {
+            ready: Some(true),
+            detail: "GitRepository flux-system/flux-system has main@sha1:5eed".into(),
+        }),
+        leases: vec![v1::Lease { node: "titan-13".into(), run: "shutdown-3".into(), expires: at(2_400), ..v1::Lease::default() }],
+        prepared: Some(v1::PreparedStatus {
+            at: at(-86_400),
+            requested_by: "erika (uid 1000)".into(),
+            green: false,
+            problems: vec!["host: titan-15: sudo asks metis for a password".into()],
+            warnings: 2,
+            cannot_tell: 1,
+            outdated: false,
+        }),
     }
 }

@@ -30,6 +30,9 @@ const RPCS: &[(&str, Option<Role>)] = &[
     ("/metis.v1.Power/Gates", Some(Role::Viewer)),
     ("/metis.v1.Power/Arm", Some(Role::Viewer)),
     ("/metis.v1.Power/Disarm", Some(Role::Admin)),
+    // What it came to is recorded for role maintenance only, which the handler sees to.
+    ("/metis.v1.Prepare/Look", Some(Role::Viewer)),
+    ("/metis.v1.Prepare/Inventory", Some(Role::Viewer)),
     ("/metis.v1.Leases/List", Some(Role::Viewer)),
     // Looking is for everybody; execute needs maintenance, which the handler asks for.
     ("/metis.v1.Leases/Renew", Some(Role::Viewer)),

@@ -21,7 +21,7 @@ const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 pub(super) struct LeasesService(pub(super) Context);
 
 impl Context {
-    fn cordons(&self) -> Vec<ClaimRecord> {
+    pub(super) fn cordons(&self) -> Vec<ClaimRecord> {
         let view = self.handle.view();
         view.claims.iter().filter(|record| record.claim.change == Change::Cordoned).cloned().collect()
     }
@@ -33,7 +33,7 @@ impl Context {
             .ok_or_else(|| Status::not_found(format!("metis holds no cordon on {node:?}; `metisctl lease list` shows those that it holds")))
     }
 
-    fn lease(&self, record: &ClaimRecord) -> v1::Lease {
+    pub(super) fn lease(&self, record: &ClaimRecord) -> v1::Lease {
         let view = self.handle.view();
         let reason = view.run(record.run.as_str()).map(|run| run.run.book.title.clone());
         v1::Lease {

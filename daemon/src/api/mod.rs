@@ -8,6 +8,7 @@ mod leases;
 mod peer;
 pub mod port;
 mod power;
+mod prepare;
 mod runs;
 mod server;
 mod settings;

@@ -9,9 +9,11 @@ use tokio::sync::mpsc;
 use crate::card::device::Device;
 use crate::card::{Extent, InjectedFile};
 use crate::cluster::ShutdownMode;
+use crate::control::Prepared;
 use crate::journal;
+use crate::prepare::Finding;
 use crate::runbook::Runbook;
-use crate::site::{DomainName, Guard, MergedNode, NodeName, OnTrigger, RunId, Step, Topology};
+use crate::site::{DomainName, Guard, Judged, MergedNode, NodeName, OnTrigger, RunId, Step, Topology};
 
 /// What a caller wants to have built.
 #[derive(Debug, Clone, PartialEq)]
@@ -242,6 +244,46 @@ pub trait Power: Send + Sync + 'static {
 
     /// Samples and transitions of a UPS.
     async fn ups_history(&self, question: HistoryQuestion) -> Result<journal::History, PlanError>;
+}
+
+/// What was found of the preparations for a bad day, and what is recorded of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Looked {
+    /// Problems first.
+    pub findings: Vec<Finding>,
+    /// For the journal.
+    pub record: Prepared,
+}
+
+/// What the caller knows of the site that its cluster does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct InventoryQuestion {
+    /// Where its hosts' sshd listen; as the inventory's defaults say where absent, else 22.
+    pub ssh_port: Option<u16>,
+    /// Prefix length of its network.
+    pub prefix: Option<u8>,
+}
+
+/// A draft of an inventory.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Draft {
+    /// The file.
+    pub yaml: String,
+    /// What a person should know before he uses it.
+    pub notes: Vec<String>,
+}
+
+/// What the API asks about preparations for a bad day.
+#[tonic::async_trait]
+pub trait Preparing: Send + Sync + 'static {
+    /// Looks at everything; changes nothing.
+    async fn look(&self, requester: String) -> Result<Looked, PlanError>;
+
+    /// Whether Flux reads what it should, by a look that is not older than a moment; `None`: the site has no cluster.
+    async fn flux_source(&self) -> Option<Judged>;
+
+    /// Drafts an inventory from the live cluster; changes nothing.
+    async fn inventory(&self, question: InventoryQuestion) -> Result<Draft, PlanError>;
 }
 
 /// Which part of the history.

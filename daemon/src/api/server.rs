@@ -8,6 +8,7 @@ use futures::StreamExt;
 use metis_proto::v1::card_server::CardServer;
 use metis_proto::v1::leases_server::LeasesServer;
 use metis_proto::v1::power_server::PowerServer;
+use metis_proto::v1::prepare_server::PrepareServer;
 use metis_proto::v1::runs_server::RunsServer;
 use metis_proto::v1::status_server::StatusServer;
 use metis_proto::v1::ups_server::UpsServer;
@@ -17,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::authz::{Admitted, AuthzLayer, OnRefused, RoleTable};
-use super::port::{Power, Site};
-use super::{Caller, PeerStream, Role, card, errors, leases, power, runs, status, ups};
+use super::port::{Power, Preparing, Site};
+use super::{Caller, PeerStream, Role, card, errors, leases, power, prepare, runs, status, ups};
 use crate::control::{Audit, Handle, HandleError, Reply, Request};
 use crate::journal::Reader;
 use crate::site::Now;
@@ -45,6 +46,8 @@ pub struct Context {
     pub site: Arc<dyn Site>,
     /// Shutdowns, UPS history.
     pub power: Arc<dyn Power>,
+    /// Preparations for a bad day.
+    pub prepare: Arc<dyn Preparing>,
     /// This host.
     pub facts: watch::Receiver<HostFacts>,
     /// Roles; may change with a reload.
@@ -131,6 +134,7 @@ pub async fn serve(
     health.set_serving::<UpsServer<ups::UpsService>>().await;
     health.set_serving::<CardServer<card::CardService>>().await;
     health.set_serving::<PowerServer<power::PowerService>>().await;
+    health.set_serving::<PrepareServer<prepare::PrepareService>>().await;
     health.set_serving::<RunsServer<runs::RunsService>>().await;
     health.set_serving::<LeasesServer<leases::LeasesService>>().await;
     let reflection = || {
@@ -149,6 +153,7 @@ pub async fn serve(
         .add_service(CardServer::new(card::CardService(context.clone())))
         .add_service(PowerServer::new(power::PowerService(context.clone())))
         .add_service(LeasesServer::new(leases::LeasesService(context.clone())))
+        .add_service(PrepareServer::new(prepare::PrepareService(context.clone())))
         .add_service(RunsServer::new(runs::RunsService(context)))
         .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
     let late = async {

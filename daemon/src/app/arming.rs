@@ -5,27 +5,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
+use jiff::SignedDuration;
 
 use super::datastore;
 use super::parts::Parts;
 use super::world::World;
 use crate::api::port::Arming;
 use crate::config::{HostRole, Settings};
+use crate::control::{PreparedRecord, View};
 use crate::host::units;
 use crate::power::files::NUT_DIR;
 use crate::power::masters::{self, Evidence};
 use crate::power::{checks, checks::Level};
-use crate::site::{Access, Guard, OnTrigger};
+use crate::site::{Access, Guard, Now, OnTrigger, SettingsDigest};
 
 /// A host that does not answer within this time would not be stopped in time either.
 const PROBE_WITHIN: Duration = Duration::from_secs(8);
 const COLLECT_WITHIN: Duration = Duration::from_secs(8);
 
 /// Looks at all of it. A host or an API server that is down at the moment is told and does not refuse: the next outage may find it up.
-pub async fn arming(world: &World) -> Arming {
+pub async fn arming(world: &World, view: &View) -> Arming {
     let (settings, parts) = (world.settings(), world.parts().await);
     let evidence = evidence(&settings, &world.host_name).await;
     let mut guards = standing(&settings, &parts);
+    guards.extend(prepared(view.prepared.as_ref(), settings.power.prepared_within, &settings.digest, &world.now()));
     guards.extend(masters::guards(&settings.power, &evidence));
     let names = [world.host_name.clone()];
     let findings = checks::findings(&settings.power, &evidence.files, &names, &settings.daemon.runtime_dir);
@@ -65,8 +68,32 @@ fn standing(settings: &Settings, parts: &Parts) -> Vec<Guard> {
     guards
 }
 
+/// What stands against arming of the newest `metisctl prepare`; `within`: it may be so old, `None`: nobody asks for one.
+fn prepared(record: Option<&PreparedRecord>, within: Option<Duration>, digest: &SettingsDigest, now: &Now) -> Vec<Guard> {
+    const AGAIN: &str = "run `metisctl prepare`";
+    let Some(within) = within else { return Vec::new() };
+    let Some(record) = record else {
+        let message = format!("nobody has looked yet whether the site is prepared: {AGAIN}, and mend what it finds");
+        return vec![guard("prepare.missing", message)];
+    };
+    let prepared = &record.prepared;
+    let mut guards: Vec<Guard> = prepared.problems.iter().map(|problem| guard("prepare.problem", problem.clone())).collect();
+    if prepared.settings != *digest {
+        guards.push(guard("prepare.settings", format!("the configuration changed since `metisctl prepare` of {:.0}: {AGAIN}", record.at)));
+    }
+    let age = now.wall.duration_since(record.at);
+    if age > SignedDuration::try_from(within).unwrap_or(SignedDuration::MAX) {
+        let days = age.as_hours() / 24;
+        guards.push(guard("prepare.old", format!("`metisctl prepare` was {days} days ago, longer than power.prepared_within: {AGAIN}")));
+    }
+    if !prepared.problems.is_empty() {
+        guards.push(guard("prepare.red", format!("mend these {} problems, then {AGAIN}", prepared.problems.len())));
+    }
+    guards
+}
+
 /// What is found on this host of others that would act on the same UPSes.
-async fn evidence(settings: &Settings, this_host: &str) -> Evidence {
+pub(super) async fn evidence(settings: &Settings, this_host: &str) -> Evidence {
     let read = tokio::task::spawn_blocking(|| Evidence::read(Path::new(NUT_DIR))).await;
     let asked = units::ask(&masters::units(&settings.power), PROBE_WITHIN).await;
     Evidence { active: asked.active, unknown: asked.unknown, host_names: vec![this_host.to_owned()], ..read.unwrap_or_default() }
@@ -99,4 +126,47 @@ async fn unreachable(parts: &Parts) -> Vec<String> {
         Err(why) => warnings.push(why.clone()),
     }
     warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::Prepared;
+    use crate::site::BootId;
+
+    #[test]
+    fn arming_asks_for_a_look_that_is_green_recent_and_of_these_settings() {
+        let at = |hours: i64| jiff::Timestamp::from_second(1_800_000_000 + 3600 * hours).unwrap();
+        let now = Now { wall: at(0), boot: Duration::from_secs(1), boot_id: BootId::new("b"), synced: true };
+        let day = Some(Duration::from_secs(24 * 3600));
+        let looked = |hours: i64, settings: &str, problems: &[&str]| PreparedRecord {
+            at: at(-hours),
+            prepared: Prepared {
+                requester: "ada".to_owned(),
+                settings: SettingsDigest::new(settings),
+                problems: problems.iter().map(ToString::to_string).collect(),
+                warnings: 3,
+                unclear: 1,
+            },
+        };
+        let table: [(Option<PreparedRecord>, Option<Duration>, &[&str]); 8] = [
+            (None, day, &["prepare.missing"]),
+            (None, None, &[]),
+            (Some(looked(1, "d1", &[])), day, &[]),
+            (Some(looked(-1, "d1", &[])), day, &[]),
+            (Some(looked(25, "d1", &[])), day, &["prepare.old"]),
+            (Some(looked(1, "d0", &[])), day, &["prepare.settings"]),
+            (
+                Some(looked(99, "d0", &["a: x", "b: y"])),
+                day,
+                &["prepare.problem", "prepare.problem", "prepare.settings", "prepare.old", "prepare.red"],
+            ),
+            (Some(looked(99, "d0", &["a: x"])), None, &[]),
+        ];
+        for (record, within, expected) in table {
+            let guards = prepared(record.as_ref(), within, &SettingsDigest::new("d1"), &now);
+            assert_eq!(guards.iter().map(|guard| guard.name.as_str()).collect::<Vec<_>>(), expected, "{record:?}");
+            assert!(guards.iter().all(|guard| guard.waiver.is_none()));
+        }
+    }
 }

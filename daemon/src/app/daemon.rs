@@ -15,9 +15,10 @@ use super::args::DaemonArguments;
 use super::problems::Problems;
 use super::reload::{self, Loaded, Reload, adopted};
 use super::site::RealSite;
+use super::source::Source;
 use super::watch::{self as ups_watch, PowerWatch};
 use super::world::{World, credentials_directory};
-use super::{budgets, leases, listen, perform, real, this_host};
+use super::{budgets, leases, listen, perform, progress, real, this_host};
 use crate::api::{self, HostFacts, RoleTable};
 use crate::config::Settings;
 use crate::control::{self, Fact, Handle, Mailbox, Request};
@@ -113,6 +114,7 @@ impl Daemon {
         tasks.spawn("UPS transitions", ups_watch::transitions(handle.clone(), self.history.clone()));
         tasks.spawn("budgets", budgets::keep(Arc::clone(&world), handle.clone(), settings_receiver.clone(), stop.clone()));
         tasks.spawn("cordon leases", leases::keep(Arc::clone(&world), handle.clone(), problems.clone(), stop.clone()));
+        tasks.spawn("progress of a start-up", progress::keep(Arc::clone(&world), handle.clone(), stop.clone()));
         let (history, clock) = (self.history.clone(), self.clock.clone());
         let power =
             PowerWatch { settings: settings_receiver, handle: handle.clone(), history, secrets, problems: problems.clone(), clock, held };
@@ -153,9 +155,10 @@ impl Daemon {
         roles: watch::Receiver<Arc<RoleTable>>,
     ) -> api::Context {
         let clock = self.clock.clone();
-        let site = Arc::new(RealSite { world, history: self.history.clone(), handle: handle.clone() });
+        let site = Arc::new(RealSite { world, history: self.history.clone(), handle: handle.clone(), source: Source::default() });
         let now = Arc::new(move || clock.now());
-        api::Context { handle, reader, site: Arc::clone(&site) as _, power: site, facts: problems.facts(), roles, now }
+        let facts = problems.facts();
+        api::Context { handle, reader, site: Arc::clone(&site) as _, power: Arc::clone(&site) as _, prepare: site, facts, roles, now }
     }
 }
 

@@ -205,7 +205,7 @@ fn ended_boot(now: &Now, record: &RunRecord, ended: jiff::Timestamp) -> Option<D
 }
 
 /// Readers see the old file or the new one, never half of one.
-fn replace(path: &Path, text: &[u8]) -> std::io::Result<()> {
+pub(super) fn replace(path: &Path, text: &[u8]) -> std::io::Result<()> {
     use std::io::Write as _;
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new().prefix(".report-").tempfile_in(folder)?;

@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use tokio::time::Instant;
 
 use crate::cluster;
-use crate::cluster::port::{Cluster, Exposure, Platform};
+use crate::cluster::port::{Cluster, Exposure, Platform, Survey};
 use crate::cluster::seen::Seen;
 use crate::config::Settings;
 use crate::host::port::{Hosts, Waker};
@@ -33,6 +33,8 @@ pub struct Parts {
     pub exposure: Result<Arc<dyn Exposure>, String>,
     /// Asks what the site serves.
     pub prober: Arc<dyn Prober>,
+    /// The same as preparations look at it.
+    pub survey: Result<Arc<dyn Survey>, String>,
     /// The newest look at it, for all gates that are judged side by side.
     pub look: Look,
     /// UPSes of which this host is the primary.

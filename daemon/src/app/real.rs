@@ -8,7 +8,7 @@ use super::parts::{Look, MakeParts, Parts};
 use super::world::World;
 use super::{daemon, simulate, topology};
 use crate::cluster::RealCluster;
-use crate::cluster::port::{Cluster, Exposure, Platform};
+use crate::cluster::port::{Cluster, Exposure, Platform, Survey};
 use crate::config::Settings;
 use crate::host::clock::Clock;
 use crate::host::port::Pods;
@@ -43,8 +43,9 @@ fn parts(context: secrets::Context, held: Held, this_host: String) -> Arc<MakePa
                 waker: Arc::new(MagicPacket),
                 cluster: cluster.clone().map(|cluster| cluster as Arc<dyn Cluster>),
                 platform: cluster.clone().map(|cluster| cluster as Arc<dyn Platform>),
-                exposure: cluster.map(|cluster| cluster as Arc<dyn Exposure>),
+                exposure: cluster.clone().map(|cluster| cluster as Arc<dyn Exposure>),
                 prober: Arc::new(RealProber::default()),
+                survey: cluster.map(|cluster| cluster as Arc<dyn Survey>),
                 look: Look::default(),
                 primary: Arc::new(NutPrimary::new(&settings.power.upses, resolve, held)),
             }

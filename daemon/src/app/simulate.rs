@@ -44,6 +44,7 @@ pub fn parts(site: Site, this_host: String) -> Arc<MakeParts> {
                 platform: Ok(site.clone()),
                 exposure: Ok(site.clone()),
                 prober: site.clone(),
+                survey: Ok(site.clone()),
                 look: Look::default(),
                 primary: site,
             }

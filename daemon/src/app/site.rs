@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::source::Source;
 use super::world::World;
-use super::{arming, asked, leases, outage, startup};
+use super::{arming, asked, inventory, leases, outage, prepare, startup};
 use crate::api::port::{
-    Arming, CardQuestion, Destination, HistoryQuestion, ImagePipe, PlanError, Planned, Power, ShutdownPlan, ShutdownQuestion, Site,
-    StartupQuestion,
+    Arming, CardQuestion, Destination, Draft, HistoryQuestion, ImagePipe, InventoryQuestion, Looked, PlanError, Planned, Power, Preparing,
+    ShutdownPlan, ShutdownQuestion, Site, StartupQuestion,
 };
 use crate::card::device::{self, Device, Roots, Want};
 use crate::card::merge;
@@ -18,7 +19,7 @@ use crate::config::Settings;
 use crate::control::Handle;
 use crate::journal;
 use crate::runbook::Runbook;
-use crate::site::{Guard, RunId, Step};
+use crate::site::{Guard, Judged, RunId, Step};
 
 /// The real site.
 pub struct RealSite {
@@ -28,6 +29,8 @@ pub struct RealSite {
     pub history: journal::UpsHistory,
     /// The control loop.
     pub handle: Handle,
+    /// What was last seen of Flux' source.
+    pub source: Source,
 }
 
 /// What cannot be seen of the cluster within this time is planned without.
@@ -101,13 +104,30 @@ impl Power for RealSite {
     }
 
     async fn arming(&self) -> Result<Arming, PlanError> {
-        Ok(arming::arming(&self.world).await)
+        Ok(arming::arming(&self.world, &self.handle.view()).await)
     }
 
     async fn ups_history(&self, question: HistoryQuestion) -> Result<journal::History, PlanError> {
         let HistoryQuestion { ups, from, to, limit } = question;
         let (from, to) = (from.unwrap_or(jiff::Timestamp::MIN), to.unwrap_or(jiff::Timestamp::MAX));
         self.history.query(ups.as_str(), from, to, limit).await.map_err(|e| PlanError::Failed(e.to_string()))
+    }
+}
+
+#[tonic::async_trait]
+impl Preparing for RealSite {
+    async fn look(&self, requester: String) -> Result<Looked, PlanError> {
+        let findings = prepare::look(&self.world, &self.handle.view()).await;
+        let record = prepare::record(&self.world, requester, &findings);
+        Ok(Looked { findings, record })
+    }
+
+    async fn flux_source(&self) -> Option<Judged> {
+        self.source.judged(&self.world).await
+    }
+
+    async fn inventory(&self, question: InventoryQuestion) -> Result<Draft, PlanError> {
+        inventory::import(&self.world, &question).await
     }
 }
 

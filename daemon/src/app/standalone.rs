@@ -22,6 +22,7 @@ use super::args::StandaloneArguments;
 use super::problems::Problems;
 use super::reload::{Loaded, adopted};
 use super::site::RealSite;
+use super::source::Source;
 use super::watch::PowerWatch;
 use super::world::credentials_directory;
 use super::{complain, daemon, outage, perform, real, say};
@@ -128,7 +129,14 @@ impl Standalone {
         };
         let watch = tokio::spawn(power.run(stop.clone()));
         daemon::wait_for_first_view(&handle).await;
-        Ok(Parts { site: RealSite { world, history, handle: handle.clone() }, handle, control, effects, watch, stop })
+        Ok(Parts {
+            site: RealSite { world, history, handle: handle.clone(), source: Source::default() },
+            handle,
+            control,
+            effects,
+            watch,
+            stop,
+        })
     }
 
     async fn act(&self, parts: &Parts, signals: &mut Signals) -> anyhow::Result<Exit> {

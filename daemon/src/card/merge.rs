@@ -87,7 +87,7 @@ pub fn masked(node: &MergedNode) -> Value {
 }
 
 /// `https://user:password@host/…` → `https://***@host/…`.
-fn without_password(url: &str) -> String {
+pub fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let (authority, path) = rest.split_once('/').map_or((rest, String::new()), |(authority, path)| (authority, format!("/{path}")));
     match authority.rsplit_once('@') {

@@ -1,6 +1,7 @@
 //! The cluster: plans of a shutdown and of a start-up (pure), rules of a drain (pure), and the adapters for Kubernetes, Flux and Longhorn.
 
 mod collect;
+mod describe;
 mod drain;
 mod events;
 pub mod exposed;
@@ -15,6 +16,7 @@ mod order;
 mod pods;
 pub mod port;
 mod real;
+mod rights;
 pub mod seen;
 mod settings;
 pub mod shutdown;
@@ -23,6 +25,7 @@ pub mod startup;
 mod tests;
 mod volumes;
 
+pub use describe::stores;
 pub use kube::AccessError;
 pub use mark::ANNOTATION;
 pub use order::ShutdownOrder;

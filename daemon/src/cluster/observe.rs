@@ -79,7 +79,11 @@ async fn of_kind(api: &Api, versions: &Versions, at: usize, until: Instant) -> P
     }
 }
 
-async fn sources(api: &Api, versions: &Versions, until: Instant) -> Part<Vec<SourceSeen>> {
+/// GitRepositories of Flux; none where the cluster has no Flux.
+///
+/// # Errors
+/// Why they cannot be seen.
+pub async fn sources(api: &Api, versions: &Versions, until: Instant) -> Part<Vec<SourceSeen>> {
     let sources = of_kind(api, versions, 0, until).await?;
     Ok(sources.iter().map(source).collect())
 }

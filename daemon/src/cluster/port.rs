@@ -1,6 +1,6 @@
 //! What metis does to the cluster; the second implementation is `sim`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::exposed::Exposed;
-use super::seen::{NodeSeen, Seen};
+use super::seen::{NodeSeen, Part, Seen, SourceSeen};
 use crate::site::{Mark, ObjectRef};
 
 /// The cluster. Every call ends within the time it is given, whatever the API server does.
@@ -59,6 +59,69 @@ pub trait Platform: Send + Sync {
 pub trait Exposure: Send + Sync {
     /// Hosts of its ingress and addresses of its Services; each part on its own.
     async fn exposed(&self, within: Duration) -> Exposed;
+}
+
+/// The cluster as preparations for a bad day look at it. Nothing here changes it.
+#[tonic::async_trait]
+pub trait Survey: Send + Sync {
+    /// Whether the API server lets us do all that metis does; `helpers`: the namespace of helper pods, where there are any.
+    async fn rights(&self, helpers: Option<&str>, within: Duration) -> Result<Vec<RightSeen>, ClusterError>;
+
+    /// GitRepositories of Flux.
+    async fn sources(&self, within: Duration) -> Part<Vec<SourceSeen>>;
+
+    /// Its nodes, as an inventory describes them.
+    async fn describe(&self, within: Duration) -> Result<Described, ClusterError>;
+}
+
+/// A verb on a resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RightSeen {
+    /// e.g. `patch nodes`, `list volumes.longhorn.io`.
+    pub what: String,
+    /// The API server lets it.
+    pub allowed: bool,
+}
+
+/// The nodes of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Described {
+    /// By name.
+    pub nodes: Vec<NodeDescribed>,
+    /// What Longhorn keeps on them, or why it is not known; a cluster without Longhorn has none.
+    pub longhorn: Result<BTreeMap<String, Vec<LonghornDisk>>, String>,
+}
+
+/// A node.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NodeDescribed {
+    /// Its name.
+    pub name: String,
+    /// Its host name (address of type Hostname); empty where it has none.
+    pub hostname: String,
+    /// Its internal addresses.
+    pub addresses: Vec<String>,
+    /// e.g. `arm64`.
+    pub arch: String,
+    /// e.g. `Ubuntu 24.04.1 LTS`.
+    pub os_image: String,
+    /// Version of its kubelet, e.g. `v1.31.5+k3s1`.
+    pub version: String,
+    /// It is a server: the control plane runs there.
+    pub server: bool,
+    /// Labels, those that Kubernetes and k3s set by themselves included.
+    pub labels: BTreeMap<String, String>,
+    /// Taints `key=value:Effect`, those that the node controller sets by itself included.
+    pub taints: Vec<String>,
+}
+
+/// A disk of Longhorn's.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LonghornDisk {
+    /// Where it is mounted.
+    pub path: String,
+    /// `diskUUID` of its status: what Longhorn wrote on it.
+    pub uuid: String,
 }
 
 /// What was seen of the cluster.

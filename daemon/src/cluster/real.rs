@@ -13,9 +13,9 @@ use super::exposed::Exposed;
 use super::flux::{self, Versions};
 use super::kube::{AccessError, Api, configs, path};
 use super::mark::{carry_out, marked};
-use super::port::{AttachedVolume, Cluster, ClusterError, DrainOrder, Drained, Exposure, Facts, Platform};
-use super::seen::{NodeSeen, Seen};
-use super::{Pods, Settings, collect, exposure, observe, volumes};
+use super::port::{AttachedVolume, Cluster, ClusterError, Described, DrainOrder, Drained, Exposure, Facts, Platform, RightSeen, Survey};
+use super::seen::{NodeSeen, Part, Seen, SourceSeen};
+use super::{Pods, Settings, collect, describe, exposure, observe, rights, volumes};
 use crate::site::{Mark, ObjectRef, Secret};
 
 /// Evictions and deletions under way at once, of all drains together.
@@ -37,6 +37,7 @@ pub const RIGHTS: &[(&str, &str, &[&str])] = &[
     ("events.k8s.io", "events", &["create"]),
     ("helm.toolkit.fluxcd.io", "helmreleases", &["get", "list", "patch"]),
     ("kustomize.toolkit.fluxcd.io", "kustomizations", &["get", "list", "patch"]),
+    ("longhorn.io", "nodes", &["list"]),
     ("longhorn.io", "replicas", &["list"]),
     ("longhorn.io", "volumeattachments", &["list"]),
     ("longhorn.io", "volumes", &["list"]),
@@ -156,5 +157,20 @@ impl Platform for RealCluster {
 impl Exposure for RealCluster {
     async fn exposed(&self, within: Duration) -> Exposed {
         Box::pin(exposure::exposed(&self.api, &self.versions, until(within))).await
+    }
+}
+
+#[tonic::async_trait]
+impl Survey for RealCluster {
+    async fn rights(&self, helpers: Option<&str>, within: Duration) -> Result<Vec<RightSeen>, ClusterError> {
+        rights::rights(&self.api, helpers, until(within)).await
+    }
+
+    async fn sources(&self, within: Duration) -> Part<Vec<SourceSeen>> {
+        observe::sources(&self.api, &self.versions, until(within)).await
+    }
+
+    async fn describe(&self, within: Duration) -> Result<Described, ClusterError> {
+        describe::describe(&self.api, until(within)).await
     }
 }

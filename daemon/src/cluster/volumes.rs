@@ -48,7 +48,8 @@ pub async fn replicas(api: &Api, until: Instant) -> Result<Vec<(String, BTreeSet
     Ok(by_volume.into_iter().collect())
 }
 
-async fn longhorn(api: &Api, resource: &str, until: Instant) -> Result<Vec<Loose>, Failure> {
+/// Objects of Longhorn; none where the cluster has no Longhorn.
+pub(super) async fn longhorn(api: &Api, resource: &str, until: Instant) -> Result<Vec<Loose>, Failure> {
     match api.list(&path(LONGHORN, "", resource, ""), &[], until).await {
         Ok(list) => Ok(list.items),
         Err(failure) if failure.code() == Some(404) => Ok(Vec::new()),

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::takeover::Kind;
-use super::{Belief, ClaimRecord, Fact, GoingDown, Life, RUNS_KEPT, Raised, RunRecord, SettingsState, Stamp, State, TriggerRecord};
+use super::{
+    Belief, ClaimRecord, Fact, GoingDown, Life, PreparedRecord, RUNS_KEPT, Raised, RunRecord, SettingsState, Stamp, State, TriggerRecord,
+};
 use crate::power::budget::Learning;
 use crate::runbook::{Hold, Run, Runbook, Status};
 use crate::site::{Change, NodeName, ObjectRef, RunId, StepId};
@@ -55,6 +57,7 @@ fn apply_to_site(state: &mut State, fact: &Fact, stamp: &Stamp) {
         }
         Fact::HostStays => state.going_down = None,
         Fact::StartupWanted { because } => state.startup_wanted = Some(because.clone()),
+        Fact::Prepared { prepared } => state.prepared = Some(PreparedRecord { at, prepared: prepared.clone() }),
         Fact::Armed { mode, .. } => state.armed = Some(*mode),
         Fact::Disarmed { .. } => state.armed = None,
         Fact::JournalDegraded { reason } => state.journal_trouble = Some(reason.clone()),

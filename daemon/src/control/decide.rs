@@ -148,6 +148,10 @@ fn meaning(draft: &mut Draft<'_>, event: &Event) -> Option<Reply> {
             draft.add(Fact::FarewellOrdered { run: run.clone(), trouble: trouble.clone() });
             return Some(Reply::Noted);
         }
+        Event::Asked(Request::Prepared(prepared)) => {
+            draft.add(Fact::Prepared { prepared: prepared.clone() });
+            return Some(Reply::Noted);
+        }
         Event::Asked(Request::Arm { requester, mode }) => return Some(request::arm(draft, requester, *mode)),
         Event::Asked(Request::Disarm { requester }) => {
             if draft.state.armed.is_some() {

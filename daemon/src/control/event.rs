@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Adopted, Audit};
+use super::{Adopted, Audit, Prepared};
 use crate::runbook::{Runbook, StepResult};
 use crate::site::{Cause, Claim, DomainName, Guard, ObjectRef, OnTrigger, RunId, Step, StepId, UpsName, Verdict};
 
@@ -194,6 +194,8 @@ pub enum Request {
         /// Why it is given up.
         trouble: Option<String>,
     },
+    /// Record what a look at everything that a bad day needs came to.
+    Prepared(Prepared),
     /// Act upon triggers from now on.
     Arm {
         /// Who asks, for people.

@@ -45,6 +45,21 @@ pub struct Adopted {
     pub on_boot: OnBoot,
 }
 
+/// What a look at everything that a bad day needs came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prepared {
+    /// Who asked, for people.
+    pub requester: String,
+    /// The settings under which it was looked at.
+    pub settings: SettingsDigest,
+    /// What stands in the way, each with its name; empty: it is green.
+    pub problems: Vec<String>,
+    /// How many warnings there were.
+    pub warnings: usize,
+    /// How much could not be told.
+    pub unclear: usize,
+}
+
 /// A mutating call, served or refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Audit {
@@ -243,6 +258,12 @@ pub enum Fact {
     StartupWanted {
         /// Why.
         because: String,
+    },
+    /// Somebody had everything looked at that a bad day needs.
+    Prepared {
+        /// Which.
+        #[serde(flatten)]
+        prepared: Prepared,
     },
     /// From now on a trigger is acted upon.
     Armed {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::Adopted;
+use super::{Adopted, Prepared};
 use crate::power::budget::Learning;
 use crate::runbook::Run;
 use crate::site::{BootId, Cause, Claim, DomainName, OnTrigger, RunId, SettingsDigest, Step, StepId, UpsName, Verdict};
@@ -42,6 +42,9 @@ pub struct State {
     /// What is done on a trigger; `None`: disarmed.
     #[serde(default)]
     pub armed: Option<OnTrigger>,
+    /// The newest look at everything that a bad day needs, and when it was.
+    #[serde(default)]
+    pub prepared: Option<PreparedRecord>,
     /// What metis changed and has not undone.
     #[serde(default)]
     pub claims: Vec<ClaimRecord>,
@@ -60,6 +63,16 @@ pub struct State {
     /// This host is being powered off or rebooted.
     #[serde(default)]
     pub going_down: Option<GoingDown>,
+}
+
+/// A look at everything that a bad day needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreparedRecord {
+    /// When.
+    pub at: Timestamp,
+    /// What it came to.
+    #[serde(flatten)]
+    pub prepared: Prepared,
 }
 
 /// This host's end.

@@ -2,7 +2,7 @@
 
 use tracing::Level;
 
-use super::{Fact, Told};
+use super::{Fact, Prepared, Told};
 use crate::runbook::{Mode, Outcome, Status};
 use crate::site::{Change, OnTrigger, Verdict};
 
@@ -49,6 +49,12 @@ impl Fact {
             Self::FarewellOrdered { trouble: None, .. } => "recorded; this host took the order to power off".to_owned(),
             Self::FarewellOrdered { trouble: Some(why), .. } => {
                 format!("recorded; this host stays on, it did not take the order to power off: {why}")
+            }
+            Self::Prepared { prepared: Prepared { requester, problems, warnings, .. } } if problems.is_empty() => {
+                format!("{requester} had all preparations looked at: green, {warnings} warnings")
+            }
+            Self::Prepared { prepared: Prepared { requester, problems, .. } } => {
+                format!("{requester} had all preparations looked at: {} problems: {}", problems.len(), problems.join("; "))
             }
             Self::Armed { requester, mode } => format!("armed by {requester}: a trigger leads to {}", on_trigger(*mode)),
             Self::Disarmed { requester } => format!("disarmed by {requester}: a trigger is only recorded"),

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::tell::on_trigger;
-use super::{Belief, ClaimRecord, GoingDown, RunRecord, SettingsState, State, StepProgress, TriggerRecord, outage};
+use super::{Belief, ClaimRecord, GoingDown, PreparedRecord, RunRecord, SettingsState, State, StepProgress, TriggerRecord, outage};
 use crate::power::{Snapshot, UpsState};
 use crate::runbook::Status;
 use crate::site::{BootId, DomainName, Guard, Learned, OnTrigger, RunId, UpsName, Verdict};
@@ -47,6 +47,8 @@ pub struct View {
     pub stopping: bool,
     /// What is done on a trigger; `None`: disarmed.
     pub armed: Option<OnTrigger>,
+    /// The newest look at everything that a bad day needs.
+    pub prepared: Option<PreparedRecord>,
     /// What metis changed and has not undone.
     pub claims: Vec<ClaimRecord>,
     /// Why the cluster is to be started without a person.
@@ -124,6 +126,7 @@ impl View {
             problems: problems(state, volatile.lost, volatile.notes),
             stopping: state.stopping(),
             armed: state.armed,
+            prepared: state.prepared.clone(),
             startup_wanted: state.startup_wanted.clone(),
             claims: state.claims.clone(),
             collected: state.collected.clone(),

@@ -151,6 +151,7 @@ mod tests {
             },
             shutdown_budget: Duration::from_mins(5),
             cut_outlets: false,
+            prepared_within: None,
             predecessors: Vec::new(),
             budgets: BTreeMap::new(),
             upses: Vec::new(),

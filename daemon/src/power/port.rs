@@ -12,4 +12,7 @@ pub trait Primary: Send + Sync {
 
     /// Secondaries that are logged in (`GET NUMLOGINS`, our own login not counted).
     async fn secondaries(&self, ups: &UpsName, within: Duration) -> Result<u32, String>;
+
+    /// Tests that upsd takes this host for a primary, and changes nothing.
+    async fn check(&self, ups: &UpsName, within: Duration) -> Result<(), String>;
 }

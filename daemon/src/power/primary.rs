@@ -104,6 +104,10 @@ impl port::Primary for NutPrimary {
         })
         .await
     }
+
+    async fn check(&self, ups: &UpsName, within: Duration) -> Result<(), String> {
+        Self::check(self, ups, within).await
+    }
 }
 
 impl Reach<'_> {

@@ -23,6 +23,8 @@ pub struct Settings {
     pub shutdown_budget: Duration,
     /// `power.cut_outlets`: after this host halted, its own UPSes cut and restore their outlets (see [`super::outlets`]).
     pub cut_outlets: bool,
+    /// `power.prepared_within`: metis is armed only where a look at all preparations was green, and not longer ago; `None`: it is not asked for.
+    pub prepared_within: Option<Duration>,
     /// `power.predecessors`: units of systems that metis replaces; it is not armed while one of them runs.
     pub predecessors: Vec<String>,
     /// What was learned of it, by domain ([`super::budget::of_plan`]); no setting: it comes from real runs and is in no digest.

@@ -25,6 +25,7 @@ pub fn settings(upses: &[&str]) -> Settings {
         },
         shutdown_budget: Duration::from_mins(5),
         cut_outlets: false,
+        prepared_within: None,
         predecessors: Vec::new(),
         budgets: BTreeMap::new(),
         upses: names.iter().map(|name| UpsSettings { name: name.clone(), username: None, password: None, tls: None }).collect(),

@@ -13,6 +13,7 @@ use crate::runbook::{Outcome, Phase, PlannedStep, Run, Status};
 use crate::site::{BootId, Cause, DomainName, NodeName, RunId, SettingsDigest, Step};
 
 mod left;
+pub mod progress;
 mod story;
 #[cfg(test)]
 mod tests;

@@ -226,4 +226,9 @@ impl Primary for Site {
         self.pass(|tempo| tempo.command).await;
         Ok(self.locked().secondaries.get(ups.as_str()).copied().unwrap_or(0))
     }
+
+    async fn check(&self, _ups: &UpsName, _within: Duration) -> Result<(), String> {
+        self.pass(|tempo| tempo.command).await;
+        Ok(())
+    }
 }

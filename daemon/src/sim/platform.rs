@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::site::{Fault, Model, Site};
-use crate::cluster::port::{ClusterError, Platform};
-use crate::cluster::seen::{AppliedSeen, NodeSeen, Seen, SourceSeen, WorkloadSeen};
+use crate::cluster::port::{ClusterError, Described, NodeDescribed, Platform, RightSeen, Survey};
+use crate::cluster::seen::{AppliedSeen, NodeSeen, Part, Seen, SourceSeen, WorkloadSeen};
 use crate::site::ObjectRef;
 
 /// What the Git server holds.
@@ -51,6 +51,25 @@ impl Platform for Site {
         self.call(within, |model| {
             model.log.push(format!("reconcile {object}"));
             Ok(())
+        })
+        .await
+    }
+}
+
+#[tonic::async_trait]
+impl Survey for Site {
+    async fn rights(&self, _helpers: Option<&str>, within: Duration) -> Result<Vec<RightSeen>, ClusterError> {
+        self.call(within, |_| Ok(vec![RightSeen { what: "everything".to_owned(), allowed: true }])).await
+    }
+
+    async fn sources(&self, within: Duration) -> Part<Vec<SourceSeen>> {
+        self.see(within).await.sources
+    }
+
+    async fn describe(&self, within: Duration) -> Result<Described, ClusterError> {
+        self.call(within, |model| {
+            let node = |name: &String| NodeDescribed { name: name.clone(), hostname: name.clone(), ..NodeDescribed::default() };
+            Ok(Described { nodes: model.nodes.keys().map(node).collect(), longhorn: Ok(std::collections::BTreeMap::new()) })
         })
         .await
     }

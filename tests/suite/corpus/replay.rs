@@ -34,6 +34,7 @@ fn settings(case: &Case) -> Settings {
         },
         shutdown_budget: Duration::from_mins(5),
         cut_outlets: false,
+        prepared_within: None,
         predecessors: Vec::new(),
         budgets: BTreeMap::new(),
         upses: (0..case.scripts.len()).map(|n| UpsSettings { name: ups_name(n), username: None, password: None, tls: None }).collect(),

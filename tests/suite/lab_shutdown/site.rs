@@ -63,7 +63,8 @@ impl Site {
         let mut wishes = wanted.wishes.clone();
         // The laboratory's hosts halt in a second or two.
         let quick = "shutdown: { halt_time: 5s }";
-        wishes.config = format!("power: {{ shutdown_budget: {BUDGET}s, cut_outlets: true }}\n{quick}\n{}", wishes.config);
+        wishes.config =
+            format!("power: {{ shutdown_budget: {BUDGET}s, cut_outlets: true, prepared_within: never }}\n{quick}\n{}", wishes.config);
         wishes.kubeconfig = front.as_ref().map(|front| front.kubeconfig().to_owned());
         let metis = hosts.install_metis(Role::TitanDb, &wishes).unwrap();
         let site = Self { metis, front, _actors: actors, hosts };

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use super::site::{HOSTS, WORKERS, settings, site};
 use super::{Rehearsal, ended};
-use crate::app::topology;
+use crate::app::{progress, topology};
 use crate::cluster::startup::{StartupOrder, plan};
 use crate::control::{Reply, Request, RunRecord};
 use crate::runbook::{Outcome, Status};
@@ -110,8 +112,17 @@ async fn on_a_healthy_cluster_nothing_is_changed() {
 async fn a_host_that_a_person_has_to_switch_on_is_waited_for_and_shown() {
     let present: Vec<_> = HOSTS.into_iter().filter(|name| *name != "titan-15").collect();
     let (rehearsal, before) = after_an_outage(&present).await;
+    let stop = CancellationToken::new();
+    tokio::spawn(progress::keep(Arc::clone(&rehearsal.world), rehearsal.handle.clone(), stop.clone()));
     begin(&rehearsal, &order()).await;
-    tokio::time::sleep(Duration::from_secs(5 * 3600)).await;
+    tokio::time::sleep(Duration::from_secs(2 * 3600)).await;
+    let shown = read_progress(&rehearsal);
+    assert_eq!(
+        (&shown["state"], &shown["gate"]["name"], &shown["gate"]["host"]),
+        (&"running".into(), &"host-up".into(), &"titan-15".into())
+    );
+    assert!(shown["gate"]["why"].as_str().unwrap().contains("titan-15"), "{shown:#}");
+    assert_eq!(shown["under_way"], serde_json::json!(["host-up.titan-15"]));
     let view = rehearsal.handle.view();
     let record = view.runs.first().unwrap();
     let waits = record.run.state(&"host-up.titan-15".into()).unwrap();
@@ -121,6 +132,15 @@ async fn a_host_that_a_person_has_to_switch_on_is_waited_for_and_shown() {
     let record = ends(&rehearsal).await;
     assert_eq!(record.run.outcome, Some(Outcome::Done), "{}", record.reason);
     as_before(&before, &rehearsal.site.model());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let shown = read_progress(&rehearsal);
+    assert_eq!((&shown["state"], &shown["percent"], &shown["gate"]), (&"done".into(), &100.into(), &serde_json::Value::Null));
+    assert_eq!(shown["run"], record.id.as_str());
+    stop.cancel();
+}
+
+fn read_progress(rehearsal: &Rehearsal) -> serde_json::Value {
+    serde_json::from_slice(&std::fs::read(rehearsal.folder.path().join(progress::FILE)).unwrap()).unwrap()
 }
 
 #[tokio::test(start_paused = true)]

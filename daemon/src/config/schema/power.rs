@@ -54,6 +54,8 @@ pub fn power(section: &Cursor<'_>) -> PowerDraft {
     let thresholds = section.section("thresholds", |section| thresholds(section, poll_interval));
     let cut_outlets = section.value("cut_outlets", values::boolean).unwrap_or_default();
     let predecessors = section.list("predecessors", values::unit_name).unwrap_or_else(|| PREDECESSORS.map(str::to_owned).to_vec());
+    let prepared_within =
+        section.value("prepared_within", values::duration_or_never(HOUR..=366 * 24 * HOUR)).unwrap_or(Some(30 * 24 * HOUR));
     let raw_upses = section.slot("upses").map(|slot| slot.keys()).unwrap_or_default();
     let upses = section.table("upses", values::ups_name::<UpsName>, |slot, name| Some(slot.section(|section| ups(section, name))));
     let domains: BTreeMap<DomainName, DomainDraft> =
@@ -66,6 +68,7 @@ pub fn power(section: &Cursor<'_>) -> PowerDraft {
         thresholds,
         shutdown_budget,
         cut_outlets,
+        prepared_within,
         predecessors,
         budgets: BTreeMap::new(),
         upses: upses.into_values().collect(),

@@ -27,6 +27,7 @@ const KINDS: &[&str] = &[
     "run.collected",
     "run.farewell-ordered",
     "startup.wanted",
+    "daemon.prepared",
     "daemon.armed",
     "daemon.disarmed",
     "run.held",
@@ -74,6 +75,7 @@ impl Fact {
             Self::Collected { .. } => "run.collected",
             Self::FarewellOrdered { .. } => "run.farewell-ordered",
             Self::StartupWanted { .. } => "startup.wanted",
+            Self::Prepared { .. } => "daemon.prepared",
             Self::Armed { .. } => "daemon.armed",
             Self::Disarmed { .. } => "daemon.disarmed",
             Self::RunHeld { .. } => "run.held",
@@ -128,6 +130,7 @@ impl Fact {
             | Self::TriggerCleared { .. }
             | Self::CallAudited { .. }
             | Self::StartupWanted { .. }
+            | Self::Prepared { .. }
             | Self::Armed { .. }
             | Self::Disarmed { .. }
             | Self::JournalDegraded { .. }

@@ -136,6 +136,7 @@ fn no_upses() -> Arc<power::Settings> {
         },
         shutdown_budget: Duration::from_secs(300),
         cut_outlets: false,
+        prepared_within: None,
         predecessors: Vec::new(),
         budgets: std::collections::BTreeMap::new(),
         upses: Vec::new(),

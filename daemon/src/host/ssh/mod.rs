@@ -5,6 +5,7 @@ mod exec;
 mod known_hosts;
 mod pool;
 mod quote;
+mod scan;
 #[cfg(test)]
 mod tests;
 mod trust;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 pub use exec::Input;
+pub use scan::{HostKey, scan};
 
 use super::Secrets;
 use super::port::{Command, HostError, Output};
