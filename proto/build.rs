@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "metis/v1/common.proto",
     "metis/v1/status.proto",
     "metis/v1/ups.proto",
@@ -13,6 +13,7 @@ const FILES: [&str; 8] = [
     "metis/v1/runs.proto",
     "metis/v1/leases.proto",
     "metis/v1/prepare.proto",
+    "metis/v1/peer.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

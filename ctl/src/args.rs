@@ -310,7 +310,7 @@ pub enum InventoryCommand {
 #[derive(Debug, Args)]
 pub struct StartupArgs {
     /// Show what a start-up waits for and what refuses one, as tables
-    #[arg(long, conflicts_with_all = ["execute", "ignore", "allow_on_battery", "min_startup_battery", "startup_stability_window"])]
+    #[arg(long, conflicts_with_all = ["execute", "ignore", "allow_on_battery", "min_startup_battery", "startup_stability_window", "allow_peer_startup", "auto_peer_failover"])]
     pub list: bool,
     /// Why, for the record and the reports
     #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
@@ -327,6 +327,12 @@ pub struct StartupArgs {
     /// Refuse unless a UPS was heard from
     #[arg(long)]
     pub require_ups_battery: bool,
+    /// Go on where the other metis host cannot be asked what it does
+    #[arg(long)]
+    pub allow_peer_startup: bool,
+    /// On the peer: take the start-up over where the coordinator is reached neither by SSH nor seen by the Lease
+    #[arg(long)]
+    pub auto_peer_failover: bool,
     /// So long nothing may regress at the end, e.g. 180 (seconds) or 3m; startup.stability_window where absent
     #[arg(long, value_parser = ceiling, value_name = "SPAN")]
     pub startup_stability_window: Option<Duration>,

@@ -9,6 +9,7 @@ pub mod config;
 pub mod control;
 pub mod host;
 pub mod journal;
+pub mod peer;
 pub mod power;
 pub mod prepare;
 pub mod probe;

@@ -1,8 +1,10 @@
 //! `metis.v1`: the generated types of the daemon's API, and a helper that connects to its Unix socket.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::transport::{Channel, Endpoint, Uri};
 
 pub mod details;
@@ -72,6 +74,24 @@ pub async fn connect(socket: &Path, timeout: Duration) -> Result<Channel, Connec
         }))
         .await
         .map_err(|source| ConnectError::Other { path: socket.to_path_buf(), source })
+}
+
+/// A channel over a connection to a daemon that stands already; no call on it takes longer than `timeout`.
+///
+/// # Errors
+/// Nobody there speaks HTTP/2.
+pub async fn over<S>(stream: S, timeout: Duration) -> Result<Channel, tonic::transport::Error>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let once = Arc::new(Mutex::new(Some(hyper_util::rt::TokioIo::new(stream))));
+    let endpoint = Endpoint::from_static("http://metisd.local").connect_timeout(timeout).timeout(timeout);
+    endpoint
+        .connect_with_connector(tower::service_fn(move |_: Uri| {
+            let stream = once.lock().unwrap_or_else(PoisonError::into_inner).take();
+            async move { stream.ok_or_else(|| std::io::Error::other("the connection is used up")) }
+        }))
+        .await
 }
 
 /// A bare connect first: the transport's own error hides which errno it was.

@@ -31,6 +31,8 @@ pub fn program(name: &str) -> PathBuf {
 pub struct Daemon {
     /// Everything of it is below.
     pub dir: tempfile::TempDir,
+    /// The host name that it sees (it needs root); `None`: this machine's.
+    pub host_name: Option<String>,
     child: Option<Child>,
 }
 
@@ -77,7 +79,7 @@ impl Daemon {
     /// Where files cannot be written.
     pub fn new(config: &str, inventory: &str) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("metis-test-").tempdir()?;
-        let daemon = Self { dir, child: None };
+        let daemon = Self { dir, host_name: None, child: None };
         daemon.configure(config)?;
         fs::write(daemon.path("inventory.yaml"), daemon.fill(inventory))?;
         Ok(daemon)
@@ -160,12 +162,21 @@ impl Daemon {
     /// Where it cannot be started.
     pub fn spawn(&mut self, environment: &[(&str, &str)]) -> anyhow::Result<()> {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log"))?;
-        let mut command = Command::new(program("metisd"));
+        let mut command = self.command();
         command.arg("--config").arg(self.path("metis.yaml")).envs(environment.iter().copied());
         // Where the last good configuration is looked for; systemd sets it.
         command.env("STATE_DIRECTORY", self.path("state"));
         self.child = Some(command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?);
         Ok(())
+    }
+
+    /// metisd; under another host name in a UTS namespace of its own (uts_namespaces(7)), with the same pid.
+    fn command(&self) -> Command {
+        let Some(name) = &self.host_name else { return Command::new(program("metisd")) };
+        let mut command = Command::new("unshare");
+        let line = "echo \"$1\" >/proc/sys/kernel/hostname; shift; exec \"$@\"";
+        command.args(["--uts", "--", "sh", "-c", line, "sh", name]).arg(program("metisd"));
+        command
     }
 
     /// Waits until it has ended by itself.

@@ -14,3 +14,4 @@ pub mod process;
 pub mod qemu;
 pub mod require;
 pub mod site;
+pub mod sshd;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("site", &[]),
     // The rooms' validated settings.
-    ("config", &["api", "card", "cluster", "host", "power"]),
+    ("config", &["api", "card", "cluster", "host", "peer", "power"]),
     ("probe", &[]),
     // Of the cluster: how the plans of two shutdowns are joined (pure).
     ("control", &["journal", "runbook", "power", "report", "cluster"]),
@@ -24,8 +24,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("card", &["runbook"]),
     ("secrets", &[]),
     ("report", &["runbook"]),
-    // Plain values of power, card and cluster become messages here; the journal is read.
-    ("api", &["control", "journal", "runbook", "power", "prepare", "card", "cluster"]),
+    // The rule is pure; the way to the other host is given by `app`.
+    ("peer", &[]),
+    // Plain values of power, card, cluster and peer become messages here; the journal is read.
+    ("api", &["control", "journal", "runbook", "power", "prepare", "card", "cluster", "peer"]),
     // The ports of these rooms, and what their verbs take and give.
     ("sim", &["cluster", "host", "power", "probe"]),
 ];

@@ -91,6 +91,16 @@ fn mode(mode: Option<Mode>) -> v1::ShutdownMode {
     }
 }
 
+/// Waits for the answer of what begins something.
+async fn answered<A>(what: &str, call: impl Future<Output = Result<A, CtlError>>, session: &Session) -> Result<A, CtlError> {
+    let mut interrupts = Interrupts::listen()?;
+    let left = || format!("left before metisd answered; `metisctl{} run` shows whether a {what} was started", session.flags);
+    tokio::select! {
+        () = interrupts.next() => Err(CtlError::Interrupted(left())),
+        answer = call => answer,
+    }
+}
+
 /// Begins a run by `call`, whose answer is its id and what a person reads first, follows it to its end, and says where its report is.
 async fn execute<A>(
     what: &str,

@@ -26,7 +26,13 @@ pub async fn run(args: &StartupArgs, cx: &mut Context<'_, '_>) -> Result<Exit, C
         cx.console.emit(cx.global.format, &view, StartupView::table)?;
         return cx.end_dry_run(&view.plan, "add --execute");
     }
-    super::execute("start-up", call, &session, cx, |answer, flags, look| {
+    let answer = super::answered("start-up", call, &session).await?;
+    if !answer.handed_over_to.is_empty() {
+        let view = StartupView::from(answer);
+        cx.console.emit(cx.global.format, &view, |view, _| view.handed_over())?;
+        return Ok(Exit::Done);
+    }
+    super::execute("start-up", std::future::ready(Ok(answer)), &session, cx, |answer, flags, look| {
         let run = answer.run.clone();
         let headline = StartupView::from(answer).headline(&run, flags, look);
         (run, headline)
@@ -42,6 +48,8 @@ fn request(args: &StartupArgs) -> v1::StartupRequest {
         min_battery: args.min_startup_battery,
         require_ups_battery: args.require_ups_battery,
         stability_window: args.startup_stability_window.map(duration),
+        allow_peer_startup: args.allow_peer_startup,
+        auto_peer_failover: args.auto_peer_failover,
         execute: args.execute,
         checklist_timeout: args.startup_checklist_timeout.map(duration),
         stability_timeout: args.startup_stability_timeout.map(duration),

@@ -17,11 +17,25 @@ pub struct StartupView {
     pub dry_run: bool,
     /// What would be done.
     pub plan: PlanView,
+    /// The metis host that took it over, and the run that it became there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handed_over: Option<HandedOver>,
+}
+
+/// Where a start-up went.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HandedOver {
+    /// The host.
+    pub to: String,
+    /// The run there.
+    pub run: String,
 }
 
 impl From<v1::StartupResponse> for StartupView {
     fn from(r: v1::StartupResponse) -> Self {
-        Self { dry_run: r.run.is_empty(), plan: r.plan.unwrap_or_default().into() }
+        let (dry_run, to) = (r.run.is_empty(), text(r.handed_over_to));
+        let handed_over = to.map(|to| HandedOver { to, run: r.run });
+        Self { dry_run, plan: r.plan.unwrap_or_default().into(), handed_over }
     }
 }
 
@@ -29,6 +43,13 @@ impl StartupView {
     /// Phases and steps.
     pub fn table(&self, look: &Look) -> String {
         self.plan.table(look)
+    }
+
+    /// What a person reads where the coordinator runs it.
+    pub fn handed_over(&self) -> String {
+        self.handed_over.as_ref().map_or_else(String::new, |HandedOver { to, run }| {
+            format!("{to} is the coordinator and runs it as {run}: follow it there (metisctl --host {to} run watch {run})\n")
+        })
     }
 
     /// What a person reads before the events of an execution.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::lease::LeaseView;
 use super::run::{self, RunView};
 use super::ups::{self, DomainView, UpsView};
-use super::{role, text, time};
+use super::{role, secs, text, time};
 use crate::human::{self, Look};
 use crate::output::{Tone, toned};
 
@@ -62,6 +62,9 @@ pub struct StatusView {
     pub leases: Vec<LeaseView>,
     /// The newest look at the preparations.
     pub prepared: Option<PreparedView>,
+    /// The other metis host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<PeerView>,
 }
 
 /// What a look at the preparations came to.
@@ -83,6 +86,83 @@ pub struct PreparedView {
     pub cannot_tell: u32,
     /// The configuration has changed since.
     pub outdated: bool,
+}
+
+/// The other metis host as this one knows it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct PeerView {
+    /// Its name in the inventory.
+    pub name: String,
+    /// answers, unreachable, silent (its sshd answers, its metisd does not) or denied; null: it was not asked yet.
+    pub reach: Option<String>,
+    /// Why it does not answer.
+    pub why: Option<String>,
+    /// When it was asked last.
+    pub asked: Option<Timestamp>,
+    /// How long ago it reached this host, in seconds; null: never.
+    pub heard_seconds: Option<f64>,
+    /// Its role.
+    pub host_role: Option<String>,
+    /// What is under way there.
+    pub intents: Vec<IntentView>,
+    /// Who holds the Lease.
+    pub lease: Option<String>,
+}
+
+/// What the other host does to the cluster.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct IntentView {
+    /// shuts-down or starts-up.
+    pub doing: &'static str,
+    /// Its run there; null: it is about to begin.
+    pub run: Option<String>,
+    /// How far it has come.
+    pub phase: Option<String>,
+    /// For how long, in seconds.
+    pub age_seconds: Option<f64>,
+}
+
+impl From<v1::PeerIntent> for IntentView {
+    fn from(i: v1::PeerIntent) -> Self {
+        let doing = if i.doing() == v1::PeerDoing::StartingUp { "starts-up" } else { "shuts-down" };
+        Self { doing, run: text(i.run), phase: text(i.phase), age_seconds: secs(i.age) }
+    }
+}
+
+impl From<v1::PeerStatus> for PeerView {
+    fn from(p: v1::PeerStatus) -> Self {
+        Self {
+            name: p.name,
+            reach: text(p.reach),
+            why: text(p.why),
+            asked: time(p.asked),
+            heard_seconds: secs(p.heard),
+            host_role: text(p.host_role),
+            intents: p.intents.into_iter().map(Into::into).collect(),
+            lease: text(p.lease),
+        }
+    }
+}
+
+impl PeerView {
+    /// One line.
+    fn line(&self, look: &Look) -> String {
+        let asked = self.asked.map(|t| format!(", asked {}", human::when(t, look))).unwrap_or_default();
+        let role = self.host_role.as_deref().map(|role| format!(" ({role})")).unwrap_or_default();
+        let state = match (self.reach.as_deref(), self.intents.first()) {
+            (None, _) => "was not asked yet".to_owned(),
+            (Some("answers"), None) => "does nothing to the cluster".to_owned(),
+            (Some("answers"), Some(intent)) => {
+                let doing = if intent.doing == "starts-up" { "starts the cluster" } else { "shuts the site down" };
+                let phase = intent.phase.as_deref().map(|phase| format!(", {phase}")).unwrap_or_default();
+                let age = intent.age_seconds.map(|age| format!(", for {}", human::seconds(age))).unwrap_or_default();
+                format!("{doing} ({}{phase}{age})", intent.run.as_deref().unwrap_or("about to begin"))
+            }
+            (Some(reach), _) => format!("{reach}: {}", self.why.as_deref().unwrap_or_default()),
+        };
+        let lease = self.lease.as_deref().map(|lease| format!("; {lease}")).unwrap_or_default();
+        format!("{}{role} {state}{asked}{lease}", self.name)
+    }
 }
 
 /// The journal.
@@ -148,6 +228,7 @@ impl From<v1::GetStatusResponse> for StatusView {
             flux_source: s.flux_source.map(|source| source.detail),
             leases: s.leases.into_iter().map(Into::into).collect(),
             prepared: s.prepared.map(prepared),
+            peer: s.peer.map(Into::into),
         }
     }
 }
@@ -254,5 +335,8 @@ impl StatusView {
         let _ = writeln!(s, "journal  {journal}, {} facts", self.journal.facts);
         let _ = writeln!(s, "config   {}{loaded}", self.config.files.join(" "));
         let _ = writeln!(s, "clock    {clock}");
+        if let Some(peer) = &self.peer {
+            let _ = writeln!(s, "peer     {}", peer.line(look));
+        }
     }
 }

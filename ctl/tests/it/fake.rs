@@ -329,7 +329,9 @@ impl Power for Script {
         }
         let run = if request.execute { "shutdown-3".to_owned() } else { String::new() };
         let refusals = if self.fault == Fault::PlanRefuses { startup::guards() } else { Vec::new() };
-        Ok(Response::new(v1::StartupResponse { run, plan: Some(v1::Plan { refusals, ..startup::plan() }) }))
+        // On the peer of two hosts.
+        let handed_over_to = if request.reason == "asked at the peer" && request.execute { "titan-db".to_owned() } else { String::new() };
+        Ok(Response::new(v1::StartupResponse { run, plan: Some(v1::Plan { refusals, ..startup::plan() }), handed_over_to }))
     }
 
     async fn gates(&self, _: Request<v1::GatesRequest>) -> Answered<v1::GatesResponse> {

@@ -301,5 +301,6 @@ pub fn status() -> v1::GetStatusResponse {
             cannot_tell: 1,
             outdated: false,
         }),
+        peer: None,
     }
 }

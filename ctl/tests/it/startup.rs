@@ -78,7 +78,8 @@ fn a_dry_run_prints_the_plan_and_the_list_its_tables() {
 fn every_flag_reaches_the_daemon_and_wrong_ones_are_usage() {
     let fake = Fake::start(Fault::None);
     let flags = "--ignore-node titan-15 --ignore-node titan-13 --allow-on-battery --min-startup-battery 20 --require-ups-battery \
-                 --startup-stability-window 3m --startup-stability-timeout 10m --startup-checklist-timeout 900 --skip-package-check";
+                 --startup-stability-window 3m --startup-stability-timeout 10m --startup-checklist-timeout 900 --skip-package-check \
+                 --allow-peer-startup --auto-peer-failover";
     let args: Vec<&str> = std::iter::once("startup").chain(flags.split_whitespace()).collect();
     assert_eq!(ctl(&fake.socket(), &args).code, 0);
     let expected = v1::StartupRequest {
@@ -92,12 +93,25 @@ fn every_flag_reaches_the_daemon_and_wrong_ones_are_usage() {
         checklist_timeout: secs(900),
         stability_timeout: secs(600),
         skip_packages: true,
+        allow_peer_startup: true,
+        auto_peer_failover: true,
     };
     assert_eq!(fake.heard().startups.remove(0), expected);
     for flags in ["--min-startup-battery 101", "--startup-stability-window 0", "--list --execute", "extra"] {
         let args: Vec<&str> = std::iter::once("startup").chain(flags.split_whitespace()).collect();
         assert_eq!(ctl(&fake.socket(), &args).code, 2, "{flags}");
     }
+}
+
+#[test]
+fn one_that_the_coordinator_runs_is_not_followed_here() {
+    let fake = Fake::start(Fault::None);
+    let ran = ctl(&fake.socket(), &["startup", "--execute", "--reason", "asked at the peer"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.out.starts_with("titan-db is the coordinator and runs it as shutdown-3: follow it there"), "{}", ran.out);
+    let json = ctl(&fake.socket(), &["startup", "--execute", "--reason", "asked at the peer", "-o", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!((&json["handed_over"]["to"], &json["handed_over"]["run"]), (&"titan-db".into(), &"shutdown-3".into()));
 }
 
 #[test]

@@ -33,6 +33,9 @@ const RPCS: &[(&str, Option<Role>)] = &[
     // What it came to is recorded for role maintenance only, which the handler sees to.
     ("/metis.v1.Prepare/Look", Some(Role::Viewer)),
     ("/metis.v1.Prepare/Inventory", Some(Role::Viewer)),
+    // Of the other metis host's user alone.
+    ("/metis.v1.Peer/Ask", Some(Role::Maintenance)),
+    ("/metis.v1.Peer/HandOver", Some(Role::Maintenance)),
     ("/metis.v1.Leases/List", Some(Role::Viewer)),
     // Looking is for everybody; execute needs maintenance, which the handler asks for.
     ("/metis.v1.Leases/Renew", Some(Role::Viewer)),

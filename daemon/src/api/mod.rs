@@ -13,6 +13,7 @@ mod runs;
 mod server;
 mod settings;
 mod status;
+mod two_hosts;
 mod ups;
 
 pub use authz::{Admitted, AuthzLayer, RoleTable};

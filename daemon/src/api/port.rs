@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use metis_proto::v1;
 use tokio::sync::mpsc;
 
 use crate::card::device::Device;
@@ -13,7 +14,7 @@ use crate::control::Prepared;
 use crate::journal;
 use crate::prepare::Finding;
 use crate::runbook::Runbook;
-use crate::site::{DomainName, Guard, Judged, MergedNode, NodeName, OnTrigger, RunId, Step, Topology};
+use crate::site::{Answer, Asker, DomainName, Guard, Judged, MergedNode, NodeName, OnTrigger, RunId, Step, Topology, Word};
 
 /// What a caller wants to have built.
 #[derive(Debug, Clone, PartialEq)]
@@ -113,6 +114,34 @@ pub struct StartupQuestion {
     pub stability_timeout: Option<Duration>,
     /// What storage needs is not looked for on hosts.
     pub skip_packages: bool,
+    /// Goes on where the other metis host cannot be asked; also by `peer.allow_peer_startup`.
+    pub allow_peer_startup: bool,
+    /// The peer takes it over where the coordinator is not reached; also by `peer.auto_peer_failover`.
+    pub auto_peer_failover: bool,
+}
+
+/// What the other metis host says to a start-up.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Who {
+    /// It is the coordinator, and runs it.
+    pub hand_over: bool,
+    /// Why it does not run here.
+    pub guard: Option<Guard>,
+    /// What it said, for people.
+    pub said: Vec<String>,
+}
+
+/// The other metis host as this one knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerFacts {
+    /// Its name in the inventory.
+    pub name: String,
+    /// What came of asking it, and how long ago.
+    pub answer: Option<(Answer, Duration)>,
+    /// How long ago it reached this host.
+    pub heard: Option<Duration>,
+    /// Who holds the Lease, for people.
+    pub lease: Option<String>,
 }
 
 /// What stands against arming, and what it would do.
@@ -284,6 +313,22 @@ pub trait Preparing: Send + Sync + 'static {
 
     /// Drafts an inventory from the live cluster; changes nothing.
     async fn inventory(&self, question: InventoryQuestion) -> Result<Draft, PlanError>;
+}
+
+/// What the API asks about the other metis host.
+#[tonic::async_trait]
+pub trait Peers: Send + Sync + 'static {
+    /// Who runs a start-up; it begins at once where this host does and `execute` says so.
+    async fn who(&self, question: &StartupQuestion, asker: Asker, execute: bool) -> Who;
+
+    /// Hands it over; the host that took it, and the run that it became there.
+    async fn hand_over(&self, startup: v1::StartupRequest, requester: String) -> Result<(String, String), PlanError>;
+
+    /// The other host says what it does, and is told what this one does.
+    async fn told(&self, word: Word) -> Word;
+
+    /// As it was known last; `None`: there is none.
+    fn status(&self) -> Option<PeerFacts>;
 }
 
 /// Which part of the history.

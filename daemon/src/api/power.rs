@@ -14,7 +14,7 @@ use super::{Context, Role, convert, errors};
 use crate::cluster::{ShutdownMode, startup};
 use crate::control::{self, Reply};
 use crate::runbook::Runbook;
-use crate::site::{Cause, DomainName, NodeName, OnTrigger, RunId, Step};
+use crate::site::{Asker, Cause, DomainName, NodeName, OnTrigger, RunId, Step};
 
 /// The kind of the runs that this service begins.
 const SHUTDOWN: &str = "shutdown";
@@ -103,7 +103,7 @@ fn armed_mode(mode: OnTrigger) -> v1::ShutdownMode {
     }
 }
 
-fn startup_question(asked: v1::StartupRequest) -> Result<StartupQuestion, Status> {
+pub(super) fn startup_question(asked: v1::StartupRequest) -> Result<StartupQuestion, Status> {
     let min_battery = asked.min_battery.map(|percent| u8::try_from(percent).ok().filter(|percent| *percent <= 100));
     if min_battery == Some(None) {
         return Err(Status::invalid_argument("min_battery is a percentage: 0 to 100"));
@@ -118,23 +118,27 @@ fn startup_question(asked: v1::StartupRequest) -> Result<StartupQuestion, Status
         checklist_timeout: span(asked.checklist_timeout, "checklist_timeout")?,
         stability_timeout: span(asked.stability_timeout, "stability_timeout")?,
         skip_packages: asked.skip_packages,
+        allow_peer_startup: asked.allow_peer_startup,
+        auto_peer_failover: asked.auto_peer_failover,
     })
 }
 
 /// For the record: what was asked for.
-fn startup_target(question: &StartupQuestion) -> String {
+pub(super) fn startup_target(question: &StartupQuestion) -> String {
     let mut words = vec!["the cluster".to_owned()];
     words.extend(question.ignore.iter().map(|node| format!("without {node}")));
     words.extend(question.allow_on_battery.then(|| "also on battery".to_owned()));
     words.extend(question.skip_packages.then(|| "without a look at packages".to_owned()));
     words.extend(question.min_battery.map(|percent| format!("from {percent} % of charge")));
+    words.extend(question.allow_peer_startup.then(|| "without the other host's word".to_owned()));
+    words.extend(question.auto_peer_failover.then(|| "taken over where the coordinator is not reached".to_owned()));
     words.extend((!question.reason.is_empty()).then(|| format!("because {}", question.reason)));
     words.join(", ")
 }
 
 impl Context {
-    async fn begin_startup(&self, caller: &Admitted, runbook: &Runbook<Step>) -> Result<RunId, Status> {
-        let (requester, runbook) = (caller.caller.label(), runbook.clone());
+    pub(super) async fn begin_startup(&self, requester: String, runbook: &Runbook<Step>) -> Result<RunId, Status> {
+        let runbook = runbook.clone();
         match self.ask(control::Request::Admit { requester, runbook, cause: Cause::Person, within: None }).await? {
             Reply::Admitted { run } => Ok(run),
             Reply::Refused { guards } => Err(errors::refused(&guards)),
@@ -172,14 +176,18 @@ impl Power for PowerService {
         let caller = Admitted::of(&request)?;
         let asked = request.into_inner();
         let execute = asked.execute;
-        let question = startup_question(asked)?;
+        let question = startup_question(asked.clone())?;
         if execute {
             self.0.require(&caller, Role::Admin, "Power.Startup").await?;
             self.0.audit(&caller, "Power.Startup", &startup_target(&question)).await?;
         }
-        let runbook = self.0.power.plan_startup(question).await.map_err(plan_status)?;
-        let run = if execute { self.0.begin_startup(&caller, &runbook).await?.to_string() } else { String::new() };
-        Ok(Response::new(v1::StartupResponse { run, plan: Some(convert::plan(&runbook, None)) }))
+        let (who, runbook) = self.0.startup_plan(question, Asker::Person, execute).await?;
+        let (run, handed_over_to) = match (execute, who.hand_over) {
+            (false, _) => (String::new(), String::new()),
+            (true, true) => self.0.hand_over(asked, caller.caller.label()).await?,
+            (true, false) => (self.0.begin_startup(caller.caller.label(), &runbook).await?.to_string(), String::new()),
+        };
+        Ok(Response::new(v1::StartupResponse { run, plan: Some(convert::plan(&runbook, None)), handed_over_to }))
     }
 
     async fn gates(&self, request: Request<v1::GatesRequest>) -> Result<Response<v1::GatesResponse>, Status> {

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use futures::StreamExt;
 use metis_proto::v1::card_server::CardServer;
 use metis_proto::v1::leases_server::LeasesServer;
+use metis_proto::v1::peer_server::PeerServer;
 use metis_proto::v1::power_server::PowerServer;
 use metis_proto::v1::prepare_server::PrepareServer;
 use metis_proto::v1::runs_server::RunsServer;
@@ -18,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::authz::{Admitted, AuthzLayer, OnRefused, RoleTable};
-use super::port::{Power, Preparing, Site};
-use super::{Caller, PeerStream, Role, card, errors, leases, power, prepare, runs, status, ups};
+use super::port::{Peers, Power, Preparing, Site};
+use super::{Caller, PeerStream, Role, card, errors, leases, power, prepare, runs, status, two_hosts, ups};
 use crate::control::{Audit, Handle, HandleError, Reply, Request};
 use crate::journal::Reader;
 use crate::site::Now;
@@ -48,6 +49,8 @@ pub struct Context {
     pub power: Arc<dyn Power>,
     /// Preparations for a bad day.
     pub prepare: Arc<dyn Preparing>,
+    /// The other metis host.
+    pub peers: Arc<dyn Peers>,
     /// This host.
     pub facts: watch::Receiver<HostFacts>,
     /// Roles; may change with a reload.
@@ -137,6 +140,7 @@ pub async fn serve(
     health.set_serving::<PrepareServer<prepare::PrepareService>>().await;
     health.set_serving::<RunsServer<runs::RunsService>>().await;
     health.set_serving::<LeasesServer<leases::LeasesService>>().await;
+    health.set_serving::<PeerServer<two_hosts::PeerService>>().await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(metis_proto::DESCRIPTOR_SET)
@@ -154,6 +158,7 @@ pub async fn serve(
         .add_service(PowerServer::new(power::PowerService(context.clone())))
         .add_service(LeasesServer::new(leases::LeasesService(context.clone())))
         .add_service(PrepareServer::new(prepare::PrepareService(context.clone())))
+        .add_service(PeerServer::new(two_hosts::PeerService(context.clone())))
         .add_service(RunsServer::new(runs::RunsService(context)))
         .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
     let late = async {

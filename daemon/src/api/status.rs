@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status};
 
 use super::authz::Admitted;
 use super::errors::role_to_proto;
-use super::{Context, convert};
+use super::{Context, convert, two_hosts};
 use crate::control::PreparedRecord;
 use crate::power::UpsState;
 use crate::site::{Judged, OnTrigger, SettingsDigest, Verdict};
@@ -67,6 +67,7 @@ impl Context {
             flux_source: source.map(flux_source),
             leases: self.cordons().iter().map(|record| self.lease(record)).collect(),
             prepared: view.prepared.as_ref().map(|record| prepared(record, settings.map(|settings| &settings.adopted.digest))),
+            peer: self.peers.status().map(|peer| two_hosts::status(peer, &now)),
         }
     }
 }

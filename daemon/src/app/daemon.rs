@@ -18,7 +18,7 @@ use super::site::RealSite;
 use super::source::Source;
 use super::watch::{self as ups_watch, PowerWatch};
 use super::world::{World, credentials_directory};
-use super::{budgets, leases, listen, perform, progress, real, this_host};
+use super::{budgets, leases, listen, peers, perform, progress, real, this_host};
 use crate::api::{self, HostFacts, RoleTable};
 use crate::config::Settings;
 use crate::control::{self, Fact, Handle, Mailbox, Request};
@@ -115,6 +115,8 @@ impl Daemon {
         tasks.spawn("budgets", budgets::keep(Arc::clone(&world), handle.clone(), settings_receiver.clone(), stop.clone()));
         tasks.spawn("cordon leases", leases::keep(Arc::clone(&world), handle.clone(), problems.clone(), stop.clone()));
         tasks.spawn("progress of a start-up", progress::keep(Arc::clone(&world), handle.clone(), stop.clone()));
+        tasks.spawn("watch of the other host", peers::keep::ask_again(Arc::clone(&world), handle.clone(), problems.clone(), stop.clone()));
+        tasks.spawn("Lease", peers::keep::hold_lease(Arc::clone(&world), handle.clone(), stop.clone()));
         let (history, clock) = (self.history.clone(), self.clock.clone());
         let power =
             PowerWatch { settings: settings_receiver, handle: handle.clone(), history, secrets, problems: problems.clone(), clock, held };
@@ -157,8 +159,17 @@ impl Daemon {
         let clock = self.clock.clone();
         let site = Arc::new(RealSite { world, history: self.history.clone(), handle: handle.clone(), source: Source::default() });
         let now = Arc::new(move || clock.now());
-        let facts = problems.facts();
-        api::Context { handle, reader, site: Arc::clone(&site) as _, power: Arc::clone(&site) as _, prepare: site, facts, roles, now }
+        api::Context {
+            handle,
+            reader,
+            site: Arc::clone(&site) as _,
+            power: Arc::clone(&site) as _,
+            prepare: Arc::clone(&site) as _,
+            peers: site,
+            facts: problems.facts(),
+            roles,
+            now,
+        }
     }
 }
 

@@ -16,6 +16,7 @@ mod logging;
 mod man;
 mod outage;
 mod parts;
+mod peers;
 mod perform;
 mod prepare;
 mod problems;

@@ -7,10 +7,12 @@ use futures::future::BoxFuture;
 use tokio::time::Instant;
 
 use crate::cluster;
-use crate::cluster::port::{Cluster, Exposure, Platform, Survey};
+use crate::cluster::port::{Cluster, Commander, Exposure, Platform, Survey};
 use crate::cluster::seen::Seen;
 use crate::config::Settings;
 use crate::host::port::{Hosts, Waker};
+use crate::peer;
+use crate::peer::port::Link;
 use crate::power::port::Primary;
 use crate::probe::port::Prober;
 use crate::site::{Host, NodeName, Topology};
@@ -39,6 +41,19 @@ pub struct Parts {
     pub look: Look,
     /// UPSes of which this host is the primary.
     pub primary: Arc<dyn Primary>,
+    /// The other metis host; `None`: the site has none.
+    pub peers: Option<Peers>,
+}
+
+/// The other metis host, and the Lease by which one of the two commands.
+#[derive(Clone)]
+pub struct Peers {
+    /// Section `peer`.
+    pub settings: peer::Settings,
+    /// Its daemon.
+    pub link: Arc<dyn Link>,
+    /// The Lease; or why it cannot be asked for.
+    pub lease: Result<Arc<dyn Commander>, String>,
 }
 
 impl Parts {

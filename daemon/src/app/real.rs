@@ -6,9 +6,9 @@ use tokio::sync::watch;
 
 use super::parts::{Look, MakeParts, Parts};
 use super::world::World;
-use super::{daemon, simulate, topology};
+use super::{daemon, peers, simulate, topology};
 use crate::cluster::RealCluster;
-use crate::cluster::port::{Cluster, Exposure, Platform, Survey};
+use crate::cluster::port::{Cluster, Commander, Exposure, Platform, Survey};
 use crate::config::Settings;
 use crate::host::clock::Clock;
 use crate::host::port::Pods;
@@ -24,8 +24,8 @@ use crate::secrets;
 /// A simulated site is asked for and cannot be had.
 pub fn world(settings: watch::Receiver<Arc<Settings>>, context: secrets::Context, held: Held, clock: &Clock) -> anyhow::Result<World> {
     let (clock, this_host) = (clock.clone(), daemon::host_name());
-    let simulated = simulate::from_environment(&this_host)?;
-    let parts = simulated.unwrap_or_else(|| parts(context.clone(), held, this_host.clone()));
+    let real = parts(context.clone(), held, this_host.clone());
+    let parts = simulate::from_environment(&this_host, &real)?.unwrap_or(real);
     Ok(World::new(settings, context, parts, Arc::new(move || clock.now()), this_host))
 }
 
@@ -36,10 +36,14 @@ fn parts(context: secrets::Context, held: Held, this_host: String) -> Arc<MakePa
         Box::pin(async move {
             let cluster = cluster(&settings, Arc::clone(&resolve)).await.map(Arc::new);
             let pods = cluster.as_ref().ok().map(|cluster| Arc::new(cluster.pods(&settings.hosts.helper_namespace)) as Arc<dyn Pods>);
+            let topology = topology::of(&settings, &this_host);
+            let hosts = Arc::new(RealHosts::new(&settings.hosts, Arc::clone(&resolve), pods));
+            let lease = cluster.clone().map(|cluster| cluster as Arc<dyn Commander>);
             Parts {
-                topology: topology::of(&settings, &this_host),
+                peers: peers::real(&settings, &topology, &hosts, lease),
+                topology,
                 settings: settings.cluster.clone(),
-                hosts: Arc::new(RealHosts::new(&settings.hosts, Arc::clone(&resolve), pods)),
+                hosts,
                 waker: Arc::new(MagicPacket),
                 cluster: cluster.clone().map(|cluster| cluster as Arc<dyn Cluster>),
                 platform: cluster.clone().map(|cluster| cluster as Arc<dyn Platform>),

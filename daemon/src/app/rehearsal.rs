@@ -10,6 +10,7 @@ mod second_outage;
 mod served;
 mod site;
 mod startup;
+mod two_hosts;
 mod woken;
 
 use std::collections::BTreeMap;
@@ -22,10 +23,11 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::parts::MakeParts;
 use super::problems::Problems;
 use super::reload::adopted;
 use super::world::World;
-use super::{asked, leases, perform, simulate, topology};
+use super::{asked, leases, peers, perform, simulate, topology};
 use crate::api::HostFacts;
 use crate::api::port::ShutdownQuestion;
 use crate::cluster::port::Cluster as _;
@@ -79,7 +81,7 @@ struct Rehearsal {
     world: Arc<World>,
     problems: Problems,
     settings: Arc<Settings>,
-    _tasks: [JoinHandle<()>; 3],
+    tasks: Vec<JoinHandle<()>>,
     _settings: watch::Sender<Arc<Settings>>,
 }
 
@@ -88,7 +90,13 @@ impl Rehearsal {
         Self::with(site, site::settings()).await
     }
 
-    async fn with(site: Site, mut settings: Settings) -> Self {
+    async fn with(site: Site, settings: Settings) -> Self {
+        let parts = simulate::parts(site.clone(), "titan-db".to_owned());
+        Self::on("titan-db", site, settings, parts).await
+    }
+
+    /// On that host, with what it works through.
+    async fn on(host: &str, site: Site, mut settings: Settings, parts: Arc<MakeParts>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         settings.daemon.state_dir = folder.path().to_owned();
         settings.daemon.runtime_dir = folder.path().to_owned();
@@ -102,18 +110,20 @@ impl Rehearsal {
         };
         let log = Memory { records: Mutex::new(0), health: watch::Sender::new(Health::default()) };
         let (mailbox, handle, orders) = Mailbox::new(State::default(), log, clock, Arc::new(settings.power.clone()), Options::default());
-        let parts = simulate::parts(site.clone(), "titan-db".to_owned());
         let (sender, receiver) = watch::channel(Arc::clone(&settings));
         let context = secrets::Context { credentials_dir: None };
-        let world = Arc::new(World::new(receiver, context, parts, Arc::new(clock), "titan-db".to_owned()));
+        let world = Arc::new(World::new(receiver, context, parts, Arc::new(clock), host.to_owned()));
         let adopted = adopted(&settings);
         let problems = Problems::new(HostFacts::default());
-        let tasks = [
+        let stop = CancellationToken::new();
+        let tasks = vec![
             tokio::spawn(async move { drop(mailbox.run("test".to_owned(), adopted, Vec::new()).await) }),
             tokio::spawn(perform::effects(orders, Arc::clone(&world), handle.clone())),
-            tokio::spawn(leases::keep(Arc::clone(&world), handle.clone(), problems.clone(), CancellationToken::new())),
+            tokio::spawn(leases::keep(Arc::clone(&world), handle.clone(), problems.clone(), stop.clone())),
+            tokio::spawn(peers::keep::ask_again(Arc::clone(&world), handle.clone(), problems.clone(), stop.clone())),
+            tokio::spawn(peers::keep::hold_lease(Arc::clone(&world), handle.clone(), stop)),
         ];
-        let rehearsal = Self { site, handle, world, problems, begun, folder, settings, _tasks: tasks, _settings: sender };
+        let rehearsal = Self { site, handle, world, problems, begun, folder, settings, tasks, _settings: sender };
         rehearsal.read("OL", 100.0, 3000).await;
         rehearsal
     }

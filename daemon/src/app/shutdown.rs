@@ -183,7 +183,9 @@ impl Attempt<'_> {
                 Err(error) => troubles.push(format!("{object}: {error}")),
             }
         }
-        all_well(troubles, format!("{} suspended, {} were before", open.len(), facts.flux.len() - open.len()))
+        let others = self.leave_suspended(&open).await?;
+        let beside = if others == 0 { String::new() } else { format!(", {others} of them by the other metis host") };
+        all_well(troubles, format!("{} suspended{beside}, {} were before", open.len(), facts.flux.len() - open.len()))
     }
 
     /// Children first, the root last.
@@ -260,6 +262,9 @@ impl Attempt<'_> {
             let lease = Claim { object, change: Change::Cordoned, expires: mark.expires };
             claim(self.handle, &self.job.run, &self.job.step, vec![lease]).await.map_err(failed)?;
             cluster.set_cordoned(&host.node_name, Some(&mark), self.left()).await.map_err(of_cluster)?;
+            if let Some(drained) = self.leave_node(host, cordon_only).await? {
+                return Ok(drained);
+            }
         }
         if cordon_only {
             return Ok("cordoned; its pods were not evicted".to_owned());

@@ -12,16 +12,35 @@ use crate::sim::site::Site;
 
 /// Names the file of the site ([`Site::open`]).
 pub const VARIABLE: &str = "METIS_SIMULATE";
+/// The same, of which only hosts and UPSes count: the cluster is a real one.
+pub const HOSTS_VARIABLE: &str = "METIS_SIMULATE_HOSTS";
 
 /// The parts of the site in the file that the environment names. `None`: it names none, and the real ones are meant.
 ///
 /// # Errors
 /// The file holds no site, or this build has none: it must not do to the real site what was meant for a simulated one.
-pub fn from_environment(this_host: &str) -> anyhow::Result<Option<Arc<MakeParts>>> {
+pub fn from_environment(this_host: &str, real: &Arc<MakeParts>) -> anyhow::Result<Option<Arc<MakeParts>>> {
+    if let Some(file) = std::env::var_os(HOSTS_VARIABLE) {
+        let site = open(Path::new(&file), cfg!(debug_assertions))?;
+        tracing::warn!("{HOSTS_VARIABLE}: hosts are simulated, in {}; the cluster is real", file.display());
+        return Ok(Some(hosts(&parts(site, this_host.to_owned()), real)));
+    }
     let Some(file) = std::env::var_os(VARIABLE) else { return Ok(None) };
     let site = open(Path::new(&file), cfg!(debug_assertions))?;
     tracing::warn!("{VARIABLE}: the site is simulated, in {}: nothing real is stopped or started", file.display());
     Ok(Some(parts(site, this_host.to_owned())))
+}
+
+/// Simulated hosts and UPSes; the cluster and the other metis host are as they are.
+fn hosts(simulated: &Arc<MakeParts>, real: &Arc<MakeParts>) -> Arc<MakeParts> {
+    let (simulated, real) = (Arc::clone(simulated), Arc::clone(real));
+    Arc::new(move |settings| {
+        let (simulated, real) = (simulated(Arc::clone(&settings)), real(settings));
+        Box::pin(async move {
+            let simulated = simulated.await;
+            Parts { hosts: simulated.hosts, waker: simulated.waker, primary: simulated.primary, ..real.await }
+        })
+    })
 }
 
 fn open(file: &Path, allowed: bool) -> anyhow::Result<Site> {
@@ -47,6 +66,7 @@ pub fn parts(site: Site, this_host: String) -> Arc<MakeParts> {
                 survey: Ok(site.clone()),
                 look: Look::default(),
                 primary: site,
+                peers: None,
             }
         })
     })

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use metis_proto::v1;
+
 use super::source::Source;
 use super::world::World;
-use super::{arming, asked, inventory, leases, outage, prepare, startup};
+use super::{arming, asked, inventory, leases, outage, peers, prepare, startup};
 use crate::api::port::{
-    Arming, CardQuestion, Destination, Draft, HistoryQuestion, ImagePipe, InventoryQuestion, Looked, PlanError, Planned, Power, Preparing,
-    ShutdownPlan, ShutdownQuestion, Site, StartupQuestion,
+    Arming, CardQuestion, Destination, Draft, HistoryQuestion, ImagePipe, InventoryQuestion, Looked, PeerFacts, Peers, PlanError, Planned,
+    Power, Preparing, ShutdownPlan, ShutdownQuestion, Site, StartupQuestion, Who,
 };
 use crate::card::device::{self, Device, Roots, Want};
 use crate::card::merge;
@@ -18,8 +20,10 @@ use crate::cluster::{shutdown, startup as cluster_startup};
 use crate::config::Settings;
 use crate::control::Handle;
 use crate::journal;
+use crate::peer::port::NotTaken;
+use crate::peer::rule::Command;
 use crate::runbook::Runbook;
-use crate::site::{Guard, Judged, RunId, Step};
+use crate::site::{Asker, Guard, Judged, RunId, Step, Word};
 
 /// The real site.
 pub struct RealSite {
@@ -128,6 +132,31 @@ impl Preparing for RealSite {
 
     async fn inventory(&self, question: InventoryQuestion) -> Result<Draft, PlanError> {
         inventory::import(&self.world, &question).await
+    }
+}
+
+#[tonic::async_trait]
+impl Peers for RealSite {
+    async fn who(&self, question: &StartupQuestion, asker: Asker, execute: bool) -> Who {
+        let StartupQuestion { allow_peer_startup, auto_peer_failover, .. } = *question;
+        let decision =
+            peers::decide(&self.world, &self.handle, peers::Asked { asker, allow_peer_startup, auto_peer_failover, execute }).await;
+        Who { hand_over: matches!(decision.command, Command::HandOver(_)), guard: decision.guard(), said: decision.said }
+    }
+
+    async fn hand_over(&self, startup: v1::StartupRequest, requester: String) -> Result<(String, String), PlanError> {
+        peers::hand_over(&self.world, startup, requester).await.map_err(|error| match error {
+            NotTaken::Refused(guards) => PlanError::Refused(guards),
+            NotTaken::Failed(why) => PlanError::Failed(format!("the start-up was not handed over: {why}")),
+        })
+    }
+
+    async fn told(&self, word: Word) -> Word {
+        peers::told(&self.world, &self.handle, word)
+    }
+
+    fn status(&self) -> Option<PeerFacts> {
+        peers::status(&self.world)
     }
 }
 

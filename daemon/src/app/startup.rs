@@ -2,6 +2,7 @@
 
 pub mod ask;
 mod come_back;
+mod command;
 mod control_plane;
 mod hosts;
 mod outside;
@@ -40,6 +41,10 @@ const BY_ITSELF: Duration = Duration::from_secs(20);
 impl Attempt<'_> {
     /// Performs a step of a start-up.
     pub(super) async fn start_up(&self) -> StepResult {
+        let looks = self.job.mode == Mode::Probe || matches!(&self.job.action, Step::Await { .. });
+        if !looks && let Err(result) = self.unless_another_commands() {
+            return result;
+        }
         let done = match &self.job.action {
             Step::Await { gate: Gate::Soak { window }, patience } => return self.soak(*window, *patience).await,
             Step::Await { gate, patience } => return self.wait(gate, *patience).await,
@@ -91,6 +96,8 @@ impl Attempt<'_> {
 
     async fn judge(&self, gate: &Gate) -> Judged {
         match gate {
+            Gate::Command => self.commands(true),
+            Gate::Lease => self.commands(false),
             Gate::Mains => self.power(|power| power::mains(power, self.parts.settings.startup.require_ups_battery)),
             Gate::Charge { minimum } => self.power(|power| power::charge(power, *minimum)),
             Gate::Clocks { hosts } => self.clocks(hosts).await,

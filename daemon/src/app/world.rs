@@ -14,6 +14,7 @@ use crate::card::image::Store;
 use crate::cluster::port::Facts;
 use crate::config::Settings;
 use crate::journal::Blobs;
+use crate::peer::Desk;
 use crate::power::outlets;
 use crate::secrets;
 use crate::site::{NodeName, Now, RunId, SettingsDigest, StepId, UpsName};
@@ -33,6 +34,7 @@ pub struct World {
     clock: Arc<dyn Fn() -> Now + Send + Sync>,
     /// Runs whose word for the shutdown hook was taken back.
     withdrawn: Arc<Mutex<BTreeSet<RunId>>>,
+    desk: Mutex<Desk>,
     /// Where this host keeps secrets.
     pub secrets: secrets::Context,
     /// This host's name.
@@ -68,6 +70,7 @@ impl World {
             make_parts,
             clock,
             withdrawn: Arc::default(),
+            desk: Mutex::default(),
             secrets,
             host_name,
         }
@@ -76,6 +79,16 @@ impl World {
     /// The moment.
     pub fn now(&self) -> Now {
         (self.clock)()
+    }
+
+    /// What is known of the other metis host.
+    pub fn desk(&self) -> MutexGuard<'_, Desk> {
+        locked(&self.desk)
+    }
+
+    /// The settings in force, and every change of them.
+    pub fn settings_changes(&self) -> watch::Receiver<Arc<Settings>> {
+        self.settings.clone()
     }
 
     /// Through what the site is changed, by the settings in force.

@@ -1,6 +1,7 @@
 //! The cluster: plans of a shutdown and of a start-up (pure), rules of a drain (pure), and the adapters for Kubernetes, Flux and Longhorn.
 
 mod collect;
+mod command;
 mod describe;
 mod drain;
 mod events;

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::exposed::Exposed;
 use super::seen::{NodeSeen, Part, Seen, SourceSeen};
-use crate::site::{Mark, ObjectRef};
+use crate::site::{LeaseRecord, Mark, ObjectRef};
 
 /// The cluster. Every call ends within the time it is given, whatever the API server does.
 #[tonic::async_trait]
@@ -122,6 +122,16 @@ pub struct LonghornDisk {
     pub path: String,
     /// `diskUUID` of its status: what Longhorn wrote on it.
     pub uuid: String,
+}
+
+/// The Lease by which one of two metis hosts commands.
+#[tonic::async_trait]
+pub trait Commander: Send + Sync {
+    /// As it stands; `None`: it was never made.
+    async fn command_lease(&self, namespace: &str, within: Duration) -> Result<Option<LeaseRecord>, ClusterError>;
+
+    /// Writes it where it still stands as `record.version` says; whether it did.
+    async fn write_command_lease(&self, namespace: &str, record: &LeaseRecord, within: Duration) -> Result<bool, ClusterError>;
 }
 
 /// What was seen of the cluster.

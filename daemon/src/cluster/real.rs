@@ -13,10 +13,12 @@ use super::exposed::Exposed;
 use super::flux::{self, Versions};
 use super::kube::{AccessError, Api, configs, path};
 use super::mark::{carry_out, marked};
-use super::port::{AttachedVolume, Cluster, ClusterError, Described, DrainOrder, Drained, Exposure, Facts, Platform, RightSeen, Survey};
+use super::port::{
+    AttachedVolume, Cluster, ClusterError, Commander, Described, DrainOrder, Drained, Exposure, Facts, Platform, RightSeen, Survey,
+};
 use super::seen::{NodeSeen, Part, Seen, SourceSeen};
-use super::{Pods, Settings, collect, describe, exposure, observe, rights, volumes};
-use crate::site::{Mark, ObjectRef, Secret};
+use super::{Pods, Settings, collect, command, describe, exposure, observe, rights, volumes};
+use crate::site::{LeaseRecord, Mark, ObjectRef, Secret};
 
 /// Evictions and deletions under way at once, of all drains together.
 const CALLS: usize = 50;
@@ -32,7 +34,7 @@ pub const RIGHTS: &[(&str, &str, &[&str])] = &[
     ("apps", "daemonsets", &["get", "list"]),
     ("apps", "deployments", &["list"]),
     ("apps", "statefulsets", &["list"]),
-    ("coordination.k8s.io", "leases", &["list"]),
+    ("coordination.k8s.io", "leases", &["get", "list"]),
     ("discovery.k8s.io", "endpointslices", &["list"]),
     ("events.k8s.io", "events", &["create"]),
     ("helm.toolkit.fluxcd.io", "helmreleases", &["get", "list", "patch"]),
@@ -172,5 +174,16 @@ impl Survey for RealCluster {
 
     async fn describe(&self, within: Duration) -> Result<Described, ClusterError> {
         describe::describe(&self.api, until(within)).await
+    }
+}
+
+#[tonic::async_trait]
+impl Commander for RealCluster {
+    async fn command_lease(&self, namespace: &str, within: Duration) -> Result<Option<LeaseRecord>, ClusterError> {
+        command::read(&self.api, namespace, until(within)).await
+    }
+
+    async fn write_command_lease(&self, namespace: &str, record: &LeaseRecord, within: Duration) -> Result<bool, ClusterError> {
+        command::write(&self.api, namespace, record, until(within)).await
     }
 }

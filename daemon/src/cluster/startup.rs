@@ -43,6 +43,8 @@ pub struct StartupOrder {
     pub skip_packages: bool,
     /// The site has UPSes.
     pub has_ups: bool,
+    /// The site has another metis host.
+    pub two_hosts: bool,
 }
 
 /// Plans a start-up. Total: it asks nobody.
@@ -107,6 +109,7 @@ fn phases(maker: &Maker<'_>, topology: &Topology, order: &StartupOrder, wanted: 
     let (datastore, rest): (Vec<_>, Vec<_>) = wanted.iter().copied().partition(|host| is_datastore(settings, host));
     let storage: Vec<&Host> = wanted.iter().copied().filter(|host| needs_packages(settings, topology, order, host)).collect();
     let mut phases = vec![
+        phase("command", order.two_hosts.then(|| maker.gate(Gate::Command))),
         phase("wait for power", power(maker, order)),
         phase("wait for the datastore", datastore.into_iter().filter(others).flat_map(|host| maker.come_up(host))),
         phase("wait for hosts", rest.into_iter().filter(others).filter(reached).flat_map(|host| maker.come_up(host))),
@@ -121,6 +124,7 @@ fn phases(maker: &Maker<'_>, topology: &Topology, order: &StartupOrder, wanted: 
     }
     phases.extend([
         phase("control plane", [maker.gate(Gate::ControlPlane)]),
+        phase("Lease", order.two_hosts.then(|| maker.gate(Gate::Lease))),
         phase("start agents", k3s(K3sRole::Agent).filter(reached).map(|host| maker.bring_up(host, K3sRole::Agent))),
         phase("nodes", nodes().map(|host| maker.gate(Gate::NodeReady { node: host.name.clone() }))),
         phase("packages of nodes", storage.into_iter().filter(|host| !reached(host)).map(|host| maker.packages(host))),

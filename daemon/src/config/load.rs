@@ -81,8 +81,8 @@ fn finish(report: Report, draft: MainDraft, source: Option<&Source>) -> Result<S
         return Err(report.into_sorted());
     }
     let inventory = inventory.map(|draft| draft.inventory).unwrap_or_default();
-    let MainDraft { daemon, api, power, cluster, card, hosts, .. } = draft;
-    let settings = Settings::new(daemon, api, power.settings, cluster.settings, card, hosts.settings, inventory);
+    let MainDraft { daemon, api, power, cluster, card, hosts, peer, .. } = draft;
+    let settings = Settings::new(daemon, api, power.settings, cluster.settings, card, hosts.settings, peer.settings, inventory);
     Ok(Settings { remarks: report.remarks(), ..settings })
 }
 

@@ -12,6 +12,7 @@ use crate::api::Settings as ApiSettings;
 use crate::card::Settings as CardSettings;
 use crate::cluster::Settings as ClusterSettings;
 use crate::host::Settings as HostsSettings;
+use crate::peer::Settings as PeerSettings;
 use crate::power::Settings as PowerSettings;
 use crate::site::{Inventory, SettingsDigest};
 
@@ -30,6 +31,8 @@ pub struct Settings {
     pub card: CardSettings,
     /// Section `hosts`.
     pub hosts: HostsSettings,
+    /// Section `peer`; `None`: the site has no other metis host.
+    pub peer: Option<PeerSettings>,
     /// The inventory file.
     pub inventory: Inventory,
     /// SHA-256 over all of the above in a canonical form; equal settings have equal digests, however they were written.
@@ -44,6 +47,7 @@ pub struct Settings {
 
 impl Settings {
     /// Puts the sections together and computes their digest.
+    #[allow(clippy::too_many_arguments, reason = "one for each section")]
     pub fn new(
         daemon: DaemonSettings,
         api: ApiSettings,
@@ -51,10 +55,11 @@ impl Settings {
         cluster: ClusterSettings,
         card: CardSettings,
         hosts: HostsSettings,
+        peer: Option<PeerSettings>,
         inventory: Inventory,
     ) -> Self {
         // Struct fields keep their order and maps are sorted (`BTreeMap`), so the JSON is canonical.
-        let digest = digest(&(&daemon, &api, &power, &cluster, &card, &hosts, &inventory));
+        let digest = digest(&(&daemon, &api, &power, &cluster, &card, &hosts, &peer, &inventory));
         Self {
             daemon,
             api,
@@ -62,6 +67,7 @@ impl Settings {
             cluster,
             card,
             hosts,
+            peer,
             inventory,
             digest,
             files: Vec::new(),

@@ -58,6 +58,10 @@ fn apply_to_site(state: &mut State, fact: &Fact, stamp: &Stamp) {
         Fact::HostStays => state.going_down = None,
         Fact::StartupWanted { because } => state.startup_wanted = Some(because.clone()),
         Fact::Prepared { prepared } => state.prepared = Some(PreparedRecord { at, prepared: prepared.clone() }),
+        Fact::StartupSettled { .. } => {
+            state.startup_wanted = None;
+            state.settled = super::comeback::newest(state).map(|record| record.id.clone());
+        }
         Fact::Armed { mode, .. } => state.armed = Some(*mode),
         Fact::Disarmed { .. } => state.armed = None,
         Fact::JournalDegraded { reason } => state.journal_trouble = Some(reason.clone()),

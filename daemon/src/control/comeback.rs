@@ -53,7 +53,7 @@ fn order(draft: &mut Draft<'_>) {
 }
 
 /// The newest run that stopped or started the cluster.
-fn newest(state: &State) -> Option<&RunRecord> {
+pub(super) fn newest(state: &State) -> Option<&RunRecord> {
     let concerned = |record: &&std::sync::Arc<RunRecord>| matches!(Kind::of(&record.run.book.kind), Some(Kind::Shutdown | Kind::Startup));
     state.runs.iter().rev().find(concerned).map(AsRef::as_ref)
 }
@@ -68,6 +68,10 @@ pub(super) fn goes_off(record: &RunRecord, boot: &BootId) -> bool {
 fn after_outage(state: &State) -> Option<String> {
     let record = newest(state)?;
     let outcome = record.run.outcome?;
+    // The other metis host started the cluster after it.
+    if state.settled.as_ref() == Some(&record.id) {
+        return None;
+    }
     match (Kind::of(&record.run.book.kind), &record.cause) {
         (Some(Kind::Shutdown), Cause::Ups { .. } | Cause::PowerFailedAgain) if record.run.committed() => {
             Some(format!("{} stopped the cluster because its power failed", record.id))

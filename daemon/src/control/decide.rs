@@ -152,6 +152,12 @@ fn meaning(draft: &mut Draft<'_>, event: &Event) -> Option<Reply> {
             draft.add(Fact::Prepared { prepared: prepared.clone() });
             return Some(Reply::Noted);
         }
+        Event::Asked(Request::Settle { because }) => {
+            if draft.state.startup_wanted.is_some() {
+                draft.add(Fact::StartupSettled { because: because.clone() });
+            }
+            return Some(Reply::Noted);
+        }
         Event::Asked(Request::Arm { requester, mode }) => return Some(request::arm(draft, requester, *mode)),
         Event::Asked(Request::Disarm { requester }) => {
             if draft.state.armed.is_some() {

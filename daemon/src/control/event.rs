@@ -196,6 +196,11 @@ pub enum Request {
     },
     /// Record what a look at everything that a bad day needs came to.
     Prepared(Prepared),
+    /// Record that the other metis host did what was wanted of a start-up.
+    Settle {
+        /// How.
+        because: String,
+    },
     /// Act upon triggers from now on.
     Arm {
         /// Who asks, for people.

@@ -265,6 +265,11 @@ pub enum Fact {
         #[serde(flatten)]
         prepared: Prepared,
     },
+    /// What wanted the cluster started is done, by the other metis host.
+    StartupSettled {
+        /// How.
+        because: String,
+    },
     /// From now on a trigger is acted upon.
     Armed {
         /// Who, for people.

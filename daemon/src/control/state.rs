@@ -57,6 +57,9 @@ pub struct State {
     /// Why the cluster is to be started without a person; `None`: it is not, or the start-up is admitted.
     #[serde(default)]
     pub startup_wanted: Option<String>,
+    /// The newest shutdown or start-up when the other metis host had started the cluster: nothing is to be started for it any more.
+    #[serde(default)]
+    pub settled: Option<RunId>,
     /// The newest run at whose end this host was ordered to power off.
     #[serde(default)]
     pub farewell: Option<RunId>,

@@ -46,6 +46,7 @@ impl Fact {
             Self::LeaseMarked { object, because, .. } => format!("{object} needs a person: {because}"),
             Self::Collected { blob, .. } => format!("state of the cluster recorded as blob {}", short(blob)),
             Self::StartupWanted { because } => format!("the cluster is to be started: {because}"),
+            Self::StartupSettled { because } => format!("the cluster need not be started from here any more: {because}"),
             Self::FarewellOrdered { trouble: None, .. } => "recorded; this host took the order to power off".to_owned(),
             Self::FarewellOrdered { trouble: Some(why), .. } => {
                 format!("recorded; this host stays on, it did not take the order to power off: {why}")

@@ -9,7 +9,7 @@ use super::helper_pod::{self, HelperPod};
 use super::local::Local;
 use super::port::{Command, HostError, Hosts, Output, Pods, Stopped};
 use super::settings::Settings;
-use super::ssh::{self, Ssh};
+use super::ssh::{self, SocketStream, Ssh};
 use super::systemd::Systemd;
 use super::{Secrets, systemctl};
 use crate::site::{Access, Host};
@@ -39,6 +39,14 @@ impl RealHosts {
     /// This host's service manager.
     pub fn this_host(&self) -> &Systemd {
         self.local.systemd()
+    }
+
+    /// A Unix socket of a host that is reached by SSH, whatever metis may do there otherwise.
+    ///
+    /// # Errors
+    /// As [`Ssh::socket`].
+    pub async fn socket(&self, host: &Host, path: &str, within: Duration) -> Result<SocketStream, HostError> {
+        self.ssh.socket(host, path, within).await
     }
 
     fn pods(&self, host: &Host) -> Result<&HelperPod, HostError> {

@@ -33,6 +33,9 @@ impl Cluster for Site {
             let Some(known) = model.flux.iter_mut().find(|known| known.object == *object) else {
                 return Err(ClusterError::Gone(format!("{object} is not there")));
             };
+            if held_by_another(known.mark.as_ref(), mark) {
+                return Ok(());
+            }
             known.suspended = mark.is_some();
             known.mark = mark.cloned();
             model.log.push(format!("{} {object}", if mark.is_some() { "suspend" } else { "resume" }));
@@ -46,6 +49,7 @@ impl Cluster for Site {
             let Some(known) = model.nodes.get_mut(node) else { return Err(ClusterError::Gone(format!("node {node} is not there"))) };
             match mark {
                 Some(_) if known.unschedulable && known.mark.is_none() => {}
+                Some(_) if held_by_another(known.mark.as_ref(), mark) => {}
                 None if known.mark.is_none() => {}
                 mark => {
                     known.unschedulable = mark.is_some();
@@ -111,6 +115,11 @@ impl Cluster for Site {
         })
         .await
     }
+}
+
+/// Whether another metis host set it: then it stays as that one left it.
+fn held_by_another(stands: Option<&Mark>, wanted: Option<&Mark>) -> bool {
+    stands.zip(wanted).is_some_and(|(stands, wanted)| stands.holder != wanted.holder)
 }
 
 /// That share of the time until the deadline, which may come nearer meanwhile.

@@ -1,6 +1,7 @@
 //! A simulated site: for `metisd sandbox`, rehearsals and tests.
 
 mod cluster;
+mod command;
 mod hosts;
 mod nut_server;
 mod platform;

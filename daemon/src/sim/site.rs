@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::port::{AttachedVolume, FluxObject};
-use crate::site::Mark;
+use crate::site::{LeaseRecord, Mark};
 
 /// What a simulated site is made of, and what has become of it.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -32,6 +32,9 @@ pub struct Model {
     /// What services answer over TLS, by host; without TLS by `http://host`.
     #[serde(default)]
     pub answers: BTreeMap<String, SimAnswer>,
+    /// The Lease by which one of two metis hosts commands.
+    #[serde(default)]
+    pub lease: Option<LeaseRecord>,
     /// How long things take.
     pub tempo: Tempo,
     /// What fails.

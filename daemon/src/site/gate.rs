@@ -11,6 +11,10 @@ use super::NodeName;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "gate", rename_all = "kebab-case")]
 pub enum Gate {
+    /// This host commands: no other metis host holds the Lease, where the API answers.
+    Command,
+    /// This host holds the Lease.
+    Lease,
     /// No UPS of the site runs on its battery.
     Mains,
     /// Every UPS of the site holds at least so much charge.
@@ -66,6 +70,8 @@ impl Gate {
     /// Its name in the table, in step ids and in messages.
     pub fn name(&self) -> &'static str {
         match self {
+            Self::Command => "command",
+            Self::Lease => "lease",
             Self::Mains => "mains",
             Self::Charge { .. } => "charge",
             Self::Clocks { .. } => "clocks",

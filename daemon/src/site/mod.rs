@@ -8,6 +8,7 @@ mod host;
 mod ids;
 mod inventory;
 mod now;
+mod peer;
 mod power;
 mod secret;
 mod service;
@@ -24,6 +25,7 @@ pub use inventory::{
     NetworkSettings, Node, NodeSettings, SeedPlace, SshSettings, SshUser,
 };
 pub use now::Now;
+pub use peer::{Answer, Asker, Doing, Ended, Intent, LeaseRecord, LeaseView, Word, is_shutdown};
 pub use power::{OnBoot, OnTrigger, PowerDomain, Reading, Verdict};
 pub use secret::{Secret, SecretRef};
 pub use service::{Scheme, Service, ServiceKind, Target};

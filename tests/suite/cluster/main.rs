@@ -1,6 +1,7 @@
 //! The cluster's adapters against a real API server, controller-manager, scheduler and Flux.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test")]
 
+mod command;
 mod drain;
 mod endpoints;
 mod exposed;

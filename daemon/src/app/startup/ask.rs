@@ -18,6 +18,7 @@ pub fn order(settings: &Settings, question: &StartupQuestion) -> StartupOrder {
         stability_timeout: question.stability_timeout,
         skip_packages: question.skip_packages,
         has_ups: !settings.power.upses.is_empty(),
+        two_hosts: settings.peer.is_some(),
     }
 }
 

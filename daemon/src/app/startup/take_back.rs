@@ -57,7 +57,7 @@ impl Attempt<'_> {
         let cluster = self.cluster()?;
         let seen = self.look().await.map_err(failed)?;
         let mut held: BTreeSet<String> = held_by_any(self.handle, Change::Cordoned).into_iter().map(|object| object.name).collect();
-        let (ours, others) = judge::marked(&seen, &self.world.host_name);
+        let (ours, others) = judge::marked_by(&seen, &self.holders());
         held.extend(ours.nodes);
         let left_out = self.kubernetes_names(except);
         let (mut cleared, mut troubles) = (Vec::new(), Vec::new());
@@ -85,7 +85,7 @@ impl Attempt<'_> {
         let cluster = self.cluster()?;
         let seen = self.look().await.map_err(failed)?;
         let held = held_by_any(self.handle, Change::Suspended);
-        let (ours, others) = judge::marked(&seen, &self.world.host_name);
+        let (ours, others) = judge::marked_by(&seen, &self.holders());
         let parents_first: Vec<ObjectRef> = match &seen.flux {
             Ok(all) => {
                 let known = all.iter().map(|object| object.object.clone());

@@ -226,10 +226,10 @@ pub struct Marked {
     pub flux: BTreeSet<ObjectRef>,
 }
 
-/// Those that `holder` marked, and those that another metis host did.
-pub fn marked(seen: &Seen, holder: &str) -> (Marked, Marked) {
+/// Those that one of `holders` marked, and those that another metis host did.
+pub fn marked_by(seen: &Seen, holders: &BTreeSet<String>) -> (Marked, Marked) {
     let by = |ours: bool| {
-        let is = move |mark: &Option<Mark>| mark.as_ref().is_some_and(|mark| (mark.holder == holder) == ours);
+        let is = move |mark: &Option<Mark>| mark.as_ref().is_some_and(|mark| holders.contains(&mark.holder) == ours);
         let nodes = seen.nodes.iter().flatten().filter(|node| is(&node.mark)).map(|node| node.name.clone());
         let flux = seen.flux.iter().flatten().filter(|object| object.suspended && is(&object.mark)).map(|object| object.object.clone());
         Marked { nodes: nodes.collect(), flux: flux.collect() }

@@ -120,6 +120,8 @@ impl Maker<'_> {
 
 fn words(gate: &Gate) -> (String, String) {
     let (title, by_hand) = match gate {
+        Gate::Command => ("this host commands".to_owned(), "kubectl -n kube-system get lease metis"),
+        Gate::Lease => ("this host holds the Lease".to_owned(), "kubectl -n kube-system get lease metis"),
         Gate::Mains => ("no UPS runs on battery".to_owned(), "upsc UPS ups.status"),
         Gate::Charge { minimum } => (format!("every UPS holds at least {minimum} %"), "upsc UPS battery.charge"),
         Gate::Clocks { hosts } if hosts.is_empty() => {
@@ -164,7 +166,9 @@ fn ask_by_hand(settings: &Settings) -> String {
 fn unmeasured(action: &Step) -> Duration {
     Duration::from_secs(match action {
         Step::Await {
-            gate: Gate::Mains | Gate::Charge { .. } | Gate::Clocks { .. } | Gate::Packages { .. } | Gate::Namespaces, ..
+            gate:
+                Gate::Command | Gate::Lease | Gate::Mains | Gate::Charge { .. } | Gate::Clocks { .. } | Gate::Packages { .. } | Gate::Namespaces,
+            ..
         } => 1,
         Step::Wake { .. } | Step::Await { gate: Gate::HostUp { .. }, .. } => 60,
         Step::Await { gate: Gate::ControlPlane | Gate::NodeReady { .. } | Gate::FluxSource, .. } => 45,

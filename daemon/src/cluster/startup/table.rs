@@ -22,11 +22,20 @@ pub struct Row {
 
 /// What only a person or the mains can bring is waited for this long.
 const FOR_EVER: Duration = Duration::from_secs(30 * 24 * 3600);
+/// A Lease whose holder is gone is free long before.
+const LEASE: Duration = Duration::from_secs(300);
 /// Hard end of a gate, as a multiple of its patience.
 pub const HARD_END: u32 = 4;
 
 /// All of them, in the order in which a start-up comes to them.
 pub const GATES: &[Row] = &[
+    Row {
+        name: "command",
+        needs: "peer.host",
+        probe: "no other metis host holds the Lease `metis`, where the API answers; it was asked before",
+        patience: |_| LEASE,
+        on_failure: "metisctl status on both hosts; kubectl -n kube-system get lease metis -o yaml",
+    },
     Row {
         name: "mains",
         needs: "a UPS that is heard from",
@@ -69,6 +78,13 @@ pub const GATES: &[Row] = &[
         probe: "/readyz answers 200 to metis' own account at any endpoint; 401 is only TLS that is up; CPU time of k3s on the servers is progress",
         patience: |settings| settings.startup.api_timeout,
         on_failure: "journalctl -u k3s on the servers; a datastore that opens slowly makes progress and is waited for",
+    },
+    Row {
+        name: "lease",
+        needs: "peer.host, control-plane",
+        probe: "this host holds the Lease `metis`: now that the API answers, one of two hosts commands",
+        patience: |_| LEASE,
+        on_failure: "metisctl status on both hosts; etc/kubernetes/metis-rbac.yaml; kubectl -n kube-system get lease metis -o yaml",
     },
     Row {
         name: "node-ready",
@@ -157,6 +173,13 @@ pub struct GuardRow {
 /// All of them.
 pub const GUARDS: &[GuardRow] = &[
     GuardRow { name: "daemon.host_role", refuses: "a host that is neither coordinator nor peer", waiver: None },
+    GuardRow { name: "peer.role", refuses: "two hosts of which not one is the coordinator and one its peer", waiver: None },
+    GuardRow { name: "peer.intent", refuses: "another metis host that shuts the site down, or starts it already", waiver: None },
+    GuardRow {
+        name: "peer.unreachable",
+        refuses: "another metis host that cannot be asked what it does; a peer without its coordinator",
+        waiver: Some("--allow-peer-startup"),
+    },
     GuardRow { name: "startup.empty", refuses: "an inventory without a host that metis may start k3s on", waiver: None },
     GuardRow { name: "startup.unknown_node", refuses: "--ignore-node of a node that the inventory does not have", waiver: None },
     GuardRow { name: "startup.server_access", refuses: "a k3s server that is reached only through a pod of its own API", waiver: None },

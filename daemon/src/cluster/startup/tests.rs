@@ -88,7 +88,7 @@ fn what_cannot_be_started_is_refused_all_at_once() {
 
 #[test]
 fn every_guard_and_gate_of_a_plan_has_its_row() {
-    let order = StartupOrder { has_ups: true, ignore: BTreeSet::from(["titan-99".into()]), ..StartupOrder::default() };
+    let order = StartupOrder { has_ups: true, two_hosts: true, ignore: BTreeSet::from(["titan-99".into()]), ..StartupOrder::default() };
     let mut settings = settings();
     settings.startup = StartupSettings {
         namespaces: BTreeSet::from(["vault".to_owned()]),

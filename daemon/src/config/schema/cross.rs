@@ -17,11 +17,24 @@ pub fn check(report: &Report, main: &MainDraft, inventory: Option<&InventoryDraf
     domains(report, &main.power, inventory);
     same_upses(report, &main.power);
     cluster(report, &main.cluster, &main.power, inventory);
+    peer(report, main);
     if let Some(draft) = inventory {
         if let Some(this_host) = &main.hosts.this_host {
             refer(report, this_host, &names(&draft.node_keys), "node of the inventory", "add it to nodes of the inventory");
         }
+        if let Some(peer) = &main.peer.host {
+            refer(report, peer, &names(&draft.node_keys), "node of the inventory", "add it to nodes of the inventory");
+        }
         nodes(report, draft, &main.hosts);
+    }
+}
+
+/// The other host is not this one.
+fn peer(report: &Report, main: &MainDraft) {
+    let (Some(peer), Some(this)) = (&main.peer.host, &main.hosts.this_host) else { return };
+    if peer.name == this.name {
+        let message = format!("`{}` is this very host by `hosts.this_host` at {}; name the other metis host", peer.name, this.place);
+        report.error(&peer.place, &peer.path, message);
     }
 }
 

@@ -5,6 +5,7 @@ mod cross;
 mod hosts;
 mod inventory;
 mod network;
+mod peer;
 mod power;
 mod rooms;
 mod secret;
@@ -15,6 +16,7 @@ pub use cluster::ClusterDraft;
 pub use cross::check as cross_check;
 pub use hosts::HostsDraft;
 pub use inventory::{InventoryDraft, inventory};
+pub use peer::PeerDraft;
 pub use power::PowerDraft;
 
 use std::path::{Path, PathBuf};
@@ -39,6 +41,8 @@ pub struct MainDraft {
     pub card: CardSettings,
     /// Section `hosts`, with the places of the names in it.
     pub hosts: HostsDraft,
+    /// Section `peer`, with the place of the name in it.
+    pub peer: PeerDraft,
     /// Key `inventory`: where the inventory is.
     pub inventory: Option<PathBuf>,
 }
@@ -53,5 +57,6 @@ pub fn main(cursor: &Cursor<'_>) -> MainDraft {
     cluster.settings.startup = cursor.section("startup", startup::startup);
     let card = cursor.section("card", |section| rooms::card(section, state));
     let hosts = cursor.section("hosts", hosts::hosts);
-    MainDraft { api, power, cluster, card, hosts, inventory: cursor.value("inventory", values::path), daemon }
+    let peer = cursor.section("peer", peer::peer);
+    MainDraft { api, power, cluster, card, hosts, peer, inventory: cursor.value("inventory", values::path), daemon }
 }

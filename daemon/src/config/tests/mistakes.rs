@@ -91,7 +91,7 @@ const MAIN_CASES: &[(&str, &str)] = &[
     ("power: []", "1:8: power: must be a map of keys, is a list"),
     (
         "powr: {}",
-        "1:1: powr: unknown key; did you mean `power`? (allowed here: daemon, api, power, cluster, shutdown, startup, card, hosts, inventory)",
+        "1:1: powr: unknown key; did you mean `power`? (allowed here: daemon, api, power, cluster, shutdown, startup, card, hosts, peer, inventory)",
     ),
     ("daemon: { host_role: cards, log_level: debug }", ""),
     ("daemon: { log_level: loud }", "1:22: daemon.log_level: `loud` is not allowed (allowed: error, warn, info, debug, trace)"),

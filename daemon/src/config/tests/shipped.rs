@@ -74,6 +74,7 @@ fn the_defaults_shown_in_comments_are_the_real_ones() {
         "endpoints",
         "protect",
         "this_host",
+        "host",
         "key",
         "helper_image",
         "expected_flux_url",

@@ -28,6 +28,7 @@ const KINDS: &[&str] = &[
     "run.farewell-ordered",
     "startup.wanted",
     "daemon.prepared",
+    "startup.settled",
     "daemon.armed",
     "daemon.disarmed",
     "run.held",
@@ -76,6 +77,7 @@ impl Fact {
             Self::FarewellOrdered { .. } => "run.farewell-ordered",
             Self::StartupWanted { .. } => "startup.wanted",
             Self::Prepared { .. } => "daemon.prepared",
+            Self::StartupSettled { .. } => "startup.settled",
             Self::Armed { .. } => "daemon.armed",
             Self::Disarmed { .. } => "daemon.disarmed",
             Self::RunHeld { .. } => "run.held",
@@ -131,6 +133,7 @@ impl Fact {
             | Self::CallAudited { .. }
             | Self::StartupWanted { .. }
             | Self::Prepared { .. }
+            | Self::StartupSettled { .. }
             | Self::Armed { .. }
             | Self::Disarmed { .. }
             | Self::JournalDegraded { .. }

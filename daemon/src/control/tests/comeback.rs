@@ -109,6 +109,19 @@ fn in_one_life_it_is_wanted_once_the_shutdown_has_ended_and_the_mains_are_back()
     assert_eq!(wanted_in_life(&by_person).startup_wanted, None, "a stop that a person planned stays");
 }
 
+#[test]
+fn what_the_other_host_has_started_is_not_wanted_again_until_the_next_outage() {
+    let settle = Event::Asked(Request::Settle { because: "startup-4 of titan-db ended: done".into() });
+    let life = [ask("shutdown", ups()), finished("shutdown-1", "stop", 1, done()), online(Verdict::Online)];
+    let settled = [&life[..], &[settle.clone(), online(Verdict::Unknown), online(Verdict::Online)]].concat();
+    assert_eq!(wanted_in_life(&settled).startup_wanted, None, "neither at once nor when the mains are seen again");
+    assert!(!starts(OnBoot::AfterOutage, &[&settled[..], &[Event::Asked(Request::Stop)]].concat(), "boot-b"), "nor after a reboot");
+    let again = [ask("shutdown", ups()), finished("shutdown-2", "stop", 1, done()), online(Verdict::OnBattery), online(Verdict::Online)];
+    assert!(wanted_in_life(&[&settled[..], &again].concat()).startup_wanted.is_some_and(|because| because.contains("shutdown-2")));
+    let for_nothing = wanted_in_life(&[settle]);
+    assert_eq!((for_nothing.startup_wanted, for_nothing.settled), (None, None), "nothing was wanted, and nothing is recorded");
+}
+
 /// Between the end of the run and the word that this host took the order it must not be forgotten that it goes off.
 #[test]
 fn a_host_that_is_about_to_go_off_starts_nothing() {

@@ -6,6 +6,7 @@ mod known_hosts;
 mod pool;
 mod quote;
 mod scan;
+mod socket;
 #[cfg(test)]
 mod tests;
 mod trust;
@@ -18,6 +19,7 @@ use tokio::time::{Instant, timeout_at};
 
 pub use exec::Input;
 pub use scan::{HostKey, scan};
+pub use socket::SocketStream;
 
 use super::Secrets;
 use super::port::{Command, HostError, Output};

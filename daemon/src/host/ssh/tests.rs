@@ -3,6 +3,7 @@
 
 mod commands;
 mod server;
+mod sockets;
 mod trouble;
 mod trusting;
 
