@@ -47,7 +47,7 @@ fn processes(site: &Hosts, role: Role, pattern: &str) -> usize {
 const READY: &str = "-o jsonpath={.status.conditions[?(@.type==\"Ready\")].status}";
 
 #[test]
-fn a_cluster_on_hosts() {
+fn full_a_cluster_on_hosts() {
     if !hosts::available("a cluster on hosts") || !plane::available("a cluster on hosts") {
         return;
     }

@@ -169,7 +169,7 @@ fn some_errors() -> Vec<Rule> {
 }
 
 #[test]
-fn all_of_them_together() {
+fn full_all_of_them_together() {
     let wanted = Wanted {
         front: true,
         sudo: Some((Role::Titan05, Sudo::Password)),
