@@ -116,15 +116,17 @@ fn an_outage_and_back_without_a_person() {
 fn full_a_start_up_during_a_short_outage_of_the_git_server_changes_nothing() {
     let Some(site) = armed_site("a start-up without the Git server") else { return };
     let before = objects(&site);
-    site.hosts.cluster().with(|plane| {
-        plane.flux()?.git.server.kill();
-        // Flux finds out, and says so.
-        let now = format!("reconcile.fluxcd.io/requestedAt={:?}", Instant::now());
-        plane.kubectl(&["-n", "flux-system", "annotate", "--overwrite", "gitrepository/site", &now])?;
-        let unready = ["-n", "flux-system", "wait", "--for=condition=Ready=false", "--timeout=60s", "gitrepository/site"];
-        plane.kubectl(&unready).map(drop)
-    })
-    .unwrap();
+    site.hosts
+        .cluster()
+        .with(|plane| {
+            plane.flux()?.git.server.kill();
+            // Flux finds out, and says so.
+            let now = format!("reconcile.fluxcd.io/requestedAt={:?}", Instant::now());
+            plane.kubectl(&["-n", "flux-system", "annotate", "--overwrite", "gitrepository/site", &now])?;
+            let unready = ["-n", "flux-system", "wait", "--for=condition=Ready=false", "--timeout=60s", "gitrepository/site"];
+            plane.kubectl(&unready).map(drop)
+        })
+        .unwrap();
     let changed = std::thread::scope(|scope| {
         let started = scope.spawn(|| started_again(&site));
         std::thread::sleep(Duration::from_secs(20));
