@@ -35,6 +35,7 @@ mod startup;
 mod stream;
 mod this_host;
 mod topology;
+mod vault;
 mod watch;
 mod world;
 

@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use tokio::time::Instant;
 
 use crate::cluster;
-use crate::cluster::port::{Cluster, Commander, Exposure, Platform, Survey};
+use crate::cluster::port::{Cluster, Commander, Exposure, Platform, Survey, Vault};
 use crate::cluster::seen::Seen;
 use crate::config::Settings;
 use crate::host::port::{Hosts, Waker};
@@ -37,6 +37,8 @@ pub struct Parts {
     pub prober: Arc<dyn Prober>,
     /// The same as preparations look at it.
     pub survey: Result<Arc<dyn Survey>, String>,
+    /// The pods of Vault; why not, where there is none to look at.
+    pub vault: Result<Arc<dyn Vault>, String>,
     /// The newest look at it, for all gates that are judged side by side.
     pub look: Look,
     /// UPSes of which this host is the primary.

@@ -6,9 +6,9 @@ use tokio::sync::watch;
 
 use super::parts::{Look, MakeParts, Parts};
 use super::world::World;
-use super::{daemon, peers, simulate, topology};
+use super::{daemon, peers, simulate, topology, vault};
 use crate::cluster::RealCluster;
-use crate::cluster::port::{Cluster, Commander, Exposure, Platform, Survey};
+use crate::cluster::port::{Cluster, Commander, Exposure, Platform, Survey, Vault};
 use crate::config::Settings;
 use crate::host::clock::Clock;
 use crate::host::port::Pods;
@@ -39,11 +39,20 @@ fn parts(context: secrets::Context, held: Held, this_host: String) -> Arc<MakePa
             let topology = topology::of(&settings, &this_host);
             let hosts = Arc::new(RealHosts::new(&settings.hosts, Arc::clone(&resolve), pods));
             let lease = cluster.clone().map(|cluster| cluster as Arc<dyn Commander>);
+            let vault = match (&settings.cluster.startup.vault, &cluster) {
+                (Some(vault), Ok(cluster)) => {
+                    let reach = vault::reach(vault, Arc::clone(&hosts), &topology, Arc::clone(&resolve));
+                    Ok(Arc::new(cluster.vault(vault, reach)) as Arc<dyn Vault>)
+                }
+                (Some(_), Err(why)) => Err(why.clone()),
+                (None, _) => Err("startup.vault is not set".to_owned()),
+            };
             Parts {
                 peers: peers::real(&settings, &topology, &hosts, lease),
                 topology,
                 settings: settings.cluster.clone(),
                 hosts,
+                vault,
                 waker: Arc::new(MagicPacket),
                 cluster: cluster.clone().map(|cluster| cluster as Arc<dyn Cluster>),
                 platform: cluster.clone().map(|cluster| cluster as Arc<dyn Platform>),

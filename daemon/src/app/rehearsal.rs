@@ -11,6 +11,7 @@ mod served;
 mod site;
 mod startup;
 mod two_hosts;
+mod vault;
 mod woken;
 
 use std::collections::BTreeMap;

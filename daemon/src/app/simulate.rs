@@ -64,6 +64,7 @@ pub fn parts(site: Site, this_host: String) -> Arc<MakeParts> {
                 exposure: Ok(site.clone()),
                 prober: site.clone(),
                 survey: Ok(site.clone()),
+                vault: Ok(site.clone()),
                 look: Look::default(),
                 primary: site,
                 peers: None,

@@ -8,6 +8,7 @@ mod hosts;
 mod outside;
 mod power;
 mod take_back;
+mod vault;
 mod wake;
 
 pub use come_back::come_back;
@@ -105,6 +106,7 @@ impl Attempt<'_> {
             Gate::HostUp { node } => self.host_up(node).await,
             Gate::ControlPlane => self.control_plane().await,
             Gate::NodeReady { node } => self.node_ready(node).await,
+            Gate::Vault => self.vault().await,
             Gate::FluxSource => self.seen(judge::source).await,
             Gate::Flux => self.seen(judge::flux).await,
             Gate::Namespaces => self.seen(judge::namespaces).await,

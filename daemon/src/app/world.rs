@@ -48,6 +48,8 @@ struct Hand {
     pipe: Option<ImagePipe>,
     wanted: Option<oneshot::Sender<ImagePipe>>,
     facts: Option<Arc<Facts>>,
+    /// What was repaired, or tried to be: once per cause.
+    remedied: BTreeSet<String>,
     /// Hosts that were not reached, each with the step in which it was tried first.
     unreached: BTreeMap<NodeName, StepId>,
 }
@@ -183,6 +185,16 @@ impl World {
         if let Some(hand) = locked(&self.hands).get_mut(run) {
             hand.unreached.remove(host);
         }
+    }
+
+    /// Notes that this cause was dealt with in that run, whatever came of it.
+    pub fn remedied(&self, run: &RunId, cause: String) {
+        locked(&self.hands).entry(run.clone()).or_default().remedied.insert(cause);
+    }
+
+    /// Whether it was.
+    pub fn is_remedied(&self, run: &RunId, cause: &str) -> bool {
+        locked(&self.hands).get(run).is_some_and(|hand| hand.remedied.contains(cause))
     }
 
     /// The settings in force.

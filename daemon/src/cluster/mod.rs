@@ -24,6 +24,7 @@ pub mod shutdown;
 pub mod startup;
 #[cfg(test)]
 mod tests;
+pub mod vault;
 mod volumes;
 
 pub use describe::stores;

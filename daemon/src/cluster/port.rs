@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::exposed::Exposed;
 use super::seen::{NodeSeen, Part, Seen, SourceSeen};
+use super::vault::{UnsealError, VaultPod, VaultSeen};
 use crate::site::{LeaseRecord, Mark, ObjectRef};
 
 /// The cluster. Every call ends within the time it is given, whatever the API server does.
@@ -132,6 +133,16 @@ pub trait Commander: Send + Sync {
 
     /// Writes it where it still stands as `record.version` says; whether it did.
     async fn write_command_lease(&self, namespace: &str, record: &LeaseRecord, within: Duration) -> Result<bool, ClusterError>;
+}
+
+/// Vault, pod by pod: a Service in front of them answers while one behind it is sealed.
+#[tonic::async_trait]
+pub trait Vault: Send + Sync {
+    /// Every pod that there is, with what it says of its seal.
+    async fn look(&self, within: Duration) -> Result<Vec<VaultSeen>, ClusterError>;
+
+    /// Unseals these pods with the keys that are kept; by what, or why not.
+    async fn unseal(&self, pods: &[VaultPod], within: Duration) -> Vec<(VaultPod, Result<String, UnsealError>)>;
 }
 
 /// What was seen of the cluster.

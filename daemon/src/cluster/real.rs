@@ -17,6 +17,7 @@ use super::port::{
     AttachedVolume, Cluster, ClusterError, Commander, Described, DrainOrder, Drained, Exposure, Facts, Platform, RightSeen, Survey,
 };
 use super::seen::{NodeSeen, Part, Seen, SourceSeen};
+use super::vault::{Reach, RealVault, VaultSettings};
 use super::{Pods, Settings, collect, command, describe, exposure, observe, rights, volumes};
 use crate::site::{LeaseRecord, Mark, ObjectRef, Secret};
 
@@ -75,6 +76,11 @@ impl RealCluster {
         let api = Arc::new(Api::new(configs, settings.call_timeout)?);
         let events = Recorder::new(Arc::clone(&api));
         Ok(Self { events, api, rules, calls: Semaphore::new(CALLS), versions: Versions::default() })
+    }
+
+    /// Its pods of Vault; `reach` is what they need of other rooms.
+    pub fn vault(&self, settings: &VaultSettings, reach: Reach) -> RealVault {
+        RealVault::new(Arc::clone(&self.api), settings.clone(), reach)
     }
 
     /// Pods of metis' own in that namespace.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::vault::VaultSettings;
 use crate::site::{NodeName, OnBoot, SecretRef, Service};
 
 /// Section `cluster`; a site without a cluster is valid (`kubeconfig` absent): there only hosts are stopped.
@@ -173,6 +174,8 @@ pub struct StartupSettings {
     pub stability_window: Duration,
     /// `startup.stability_timeout`: the window is waited for so long.
     pub stability_timeout: Duration,
+    /// `startup.vault`; absent: the site has none, or somebody else unseals it.
+    pub vault: Option<VaultSettings>,
 }
 
 impl Default for StartupSettings {
@@ -201,6 +204,7 @@ impl Default for StartupSettings {
             checklist_timeout: minutes(15),
             stability_window: minutes(3),
             stability_timeout: minutes(15),
+            vault: None,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Pure: inventory and what is asked for → the plan of a start-up.
 //!
 //! The order is that of FEATURES "Power: starting up": mains and charge, hosts, the datastore's host, all servers together, the API, agents,
-//! nodes Ready since their present boot, our own cordons, Flux's source, Flux resumed by what we hold, everything applied, workloads,
+//! nodes Ready since their present boot, our own cordons, Vault, Flux's source, Flux resumed by what we hold, everything applied, workloads,
 //! what answers from outside, and all of it stable. What is so already is only looked at: on a healthy cluster it changes nothing.
 
 pub mod exposed;
@@ -129,6 +129,8 @@ fn phases(maker: &Maker<'_>, topology: &Topology, order: &StartupOrder, wanted: 
         phase("nodes", nodes().map(|host| maker.gate(Gate::NodeReady { node: host.name.clone() }))),
         phase("packages of nodes", storage.into_iter().filter(|host| !reached(host)).map(|host| maker.packages(host))),
         phase("cordons", [maker.release_cordons(&order.ignore)]),
+        // Before Flux: its Git server may need what Vault keeps.
+        phase("Vault", settings.startup.vault.is_some().then(|| maker.gate(Gate::Vault))),
         phase("Flux source", [maker.gate(Gate::FluxSource)]),
         serial("resume Flux", vec![maker.release_flux(), maker.reconcile()]),
         phase("Flux", [maker.gate(Gate::Flux)]),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::site::{Secret, SecretRef};
 
+pub mod break_glass;
 pub mod clock;
 pub mod dump;
 pub mod helper_pod;

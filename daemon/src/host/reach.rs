@@ -1,5 +1,6 @@
 //! All hosts, each by its way.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +48,19 @@ impl RealHosts {
     /// As [`Ssh::socket`].
     pub async fn socket(&self, host: &Host, path: &str, within: Duration) -> Result<SocketStream, HostError> {
         self.ssh.socket(host, path, within).await
+    }
+
+    /// Opens a stream from that host to an address that it reaches.
+    ///
+    /// # Errors
+    /// See [`HostError`]; Refused where the host is reached by another way than SSH.
+    pub async fn tunnel(&self, host: &Host, address: IpAddr, port: u16, within: Duration) -> Result<ssh::Tunnel, HostError> {
+        match host.access {
+            Access::Ssh => self.ssh.tunnel(host, address, port, within).await,
+            Access::HelperPod | Access::Local | Access::None => {
+                Err(HostError::Refused(format!("{}: it is not reached by SSH, so no stream to {address} can be opened there", host.name)))
+            }
+        }
     }
 
     fn pods(&self, host: &Host) -> Result<&HelperPod, HostError> {

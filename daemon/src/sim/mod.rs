@@ -8,6 +8,7 @@ mod platform;
 mod served;
 pub mod site;
 mod ups;
+mod vault;
 
 pub use nut_server::{Fault, NutServer, SimulatedUps};
 pub use ups::{Battery, BatteryModel};

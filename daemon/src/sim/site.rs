@@ -37,6 +37,9 @@ pub struct Model {
     pub lease: Option<LeaseRecord>,
     /// How long things take.
     pub tempo: Tempo,
+    /// The pod of Vault on each of these nodes.
+    #[serde(default)]
+    pub vault: BTreeMap<String, SimVault>,
     /// What fails.
     pub faults: BTreeSet<Fault>,
     /// What happened, oldest first.
@@ -100,6 +103,13 @@ pub struct SimVolume {
     pub volume: AttachedVolume,
     /// The pod that uses it.
     pub pod: String,
+}
+
+/// A simulated pod of Vault.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct SimVault {
+    /// The boot of its host in which it was unsealed last; in every other it is sealed.
+    pub unsealed_in: Option<u32>,
 }
 
 /// How long things take.
@@ -175,6 +185,8 @@ pub enum Fault {
     NoPackages(String),
     /// Magic packets do not wake this host.
     SleepsOn(String),
+    /// The keys at hand do not unseal Vault.
+    WrongKeys,
     /// k3s' unit starts on this host, but its kubelet does not come up.
     KubeletStays(String),
 }

@@ -45,6 +45,8 @@ pub enum Gate {
         /// Which.
         node: NodeName,
     },
+    /// Every pod of Vault is initialised and unsealed.
+    Vault,
     /// Flux reads what it should, from where it should, and has it.
     FluxSource,
     /// What Flux applies is applied, at the revision that its source has.
@@ -79,6 +81,7 @@ impl Gate {
             Self::Packages { .. } => "host-packages",
             Self::ControlPlane => "control-plane",
             Self::NodeReady { .. } => "node-ready",
+            Self::Vault => "vault",
             Self::FluxSource => "flux-source",
             Self::Flux => "flux",
             Self::Namespaces => "namespaces",

@@ -50,7 +50,7 @@ pub(super) fn switch_on(site: &Site, hosts: &[&str]) {
     });
 }
 
-fn at(model: &Model, what: &str) -> usize {
+pub(super) fn at(model: &Model, what: &str) -> usize {
     model.log.iter().position(|line| line.starts_with(what)).unwrap_or_else(|| panic!("{what} did not happen: {:#?}", model.log))
 }
 

@@ -134,6 +134,7 @@ fn words(gate: &Gate) -> (String, String) {
         Gate::HostUp { node } => (format!("{node}: is on and lets us in"), ""),
         Gate::ControlPlane => ("the API server is ready".to_owned(), "kubectl get --raw /readyz"),
         Gate::NodeReady { node } => (format!("{node}: Ready since its present boot"), "kubectl get nodes -o wide"),
+        Gate::Vault => ("every pod of Vault is unsealed".to_owned(), "vault operator unseal"),
         Gate::FluxSource => ("Flux reads its source".to_owned(), "flux get sources git -A"),
         Gate::Flux => ("all of Flux is applied".to_owned(), "flux get all -A --status-selector ready=false"),
         Gate::Namespaces => ("namespaces are there".to_owned(), "kubectl get namespaces"),
@@ -171,7 +172,7 @@ fn unmeasured(action: &Step) -> Duration {
             ..
         } => 1,
         Step::Wake { .. } | Step::Await { gate: Gate::HostUp { .. }, .. } => 60,
-        Step::Await { gate: Gate::ControlPlane | Gate::NodeReady { .. } | Gate::FluxSource, .. } => 45,
+        Step::Await { gate: Gate::ControlPlane | Gate::NodeReady { .. } | Gate::Vault | Gate::FluxSource, .. } => 45,
         Step::Await { gate: Gate::Flux, .. } => 180,
         Step::Await { gate: Gate::Workloads, .. } => 240,
         Step::Await { gate: Gate::Ingress | Gate::Services, .. } => 30,

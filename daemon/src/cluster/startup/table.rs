@@ -94,6 +94,13 @@ pub const GATES: &[Row] = &[
         on_failure: "journalctl -u k3s-agent on the host; or --ignore-node NAME",
     },
     Row {
+        name: "vault",
+        needs: "control-plane, the way to its pods (startup.vault.via), unseal keys",
+        probe: "each pod says at its own address that it is initialised and unsealed; one that its start sealed is unsealed once, with the keys of the file, then of the break-glass command",
+        patience: |settings| settings.startup.vault.as_ref().map_or(FOR_EVER, |vault| vault.timeout),
+        on_failure: "vault operator unseal in each pod that is sealed; one that is not initialised: vault operator init, which metis never does",
+    },
+    Row {
         name: "flux-source",
         needs: "control-plane, source-controller",
         probe: "the GitRepository reads the expected URL and branch, is Ready for its generation, and has an artifact",

@@ -94,6 +94,7 @@ fn every_guard_and_gate_of_a_plan_has_its_row() {
         namespaces: BTreeSet::from(["vault".to_owned()]),
         services: vec![service("postgres://db.lan")],
         endpoints: BTreeSet::from(["vault/vault".to_owned()]),
+        vault: Some(crate::cluster::vault::tests::settings()),
         ..StartupSettings::default()
     };
     let book = plan(&Settings { kubeconfig: None, ..settings.clone() }, &self::topology(Vec::new()), &Learned::default(), &order);

@@ -11,6 +11,7 @@ mod rooms;
 mod secret;
 mod services;
 mod startup;
+mod vault;
 
 pub use cluster::ClusterDraft;
 pub use cross::check as cross_check;

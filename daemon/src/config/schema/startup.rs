@@ -48,6 +48,7 @@ pub fn startup(section: &Cursor<'_>) -> StartupSettings {
         checklist_timeout: time("checklist_timeout", defaults.checklist_timeout),
         stability_window: time("stability_window", defaults.stability_window),
         stability_timeout: time("stability_timeout", defaults.stability_timeout),
+        vault: section.slot("vault").map(|slot| slot.section(super::vault::vault)),
     }
 }
 

@@ -85,6 +85,7 @@ fn the_defaults_shown_in_comments_are_the_real_ones() {
         "address",
         "services",
         "critical_endpoints",
+        "vault",
     ];
     let shown = uncommented(&text("metis.yaml"), &examples);
     assert!(shown.contains("\n  poll_interval: 2s\n") && shown.contains("\n    charge_floor: 20 "), "{shown}");

@@ -10,6 +10,7 @@ mod socket;
 #[cfg(test)]
 mod tests;
 mod trust;
+mod tunnel;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use tokio::time::{Instant, timeout_at};
 pub use exec::Input;
 pub use scan::{HostKey, scan};
 pub use socket::SocketStream;
+pub use tunnel::Tunnel;
 
 use super::Secrets;
 use super::port::{Command, HostError, Output};

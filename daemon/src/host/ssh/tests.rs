@@ -4,6 +4,7 @@
 mod commands;
 mod server;
 mod sockets;
+mod streams;
 mod trouble;
 mod trusting;
 
