@@ -67,6 +67,8 @@ pub struct GatesView {
     pub gates: Vec<GateView>,
     /// What refuses a start-up, all of it at once.
     pub guards: Vec<GuardRowView>,
+    /// What it mends by itself while a gate is not ready.
+    pub repairs: Vec<RepairRowView>,
 }
 
 /// A condition that a start-up waits for.
@@ -95,6 +97,36 @@ pub struct GuardRowView {
     pub waiver: Option<String>,
 }
 
+/// A repair.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RepairRowView {
+    /// Its name.
+    pub name: String,
+    /// Its switch below `startup.repairs`; null: it cannot be switched off.
+    pub setting: Option<String>,
+    /// Whether the settings let it be used.
+    pub allowed: bool,
+    /// What is seen, exactly.
+    pub symptom: String,
+    /// What must be so beside it.
+    pub preconditions: String,
+    /// What is done, and all that it can touch.
+    pub blast_radius: String,
+    /// How a person takes it back.
+    pub undo: String,
+    /// What a person does where it was used up or is switched off.
+    pub by_hand: String,
+    /// Gates that it is a remedy of; empty: a step of its own sees to it.
+    pub gates: Vec<String>,
+}
+
+impl From<v1::RepairRow> for RepairRowView {
+    fn from(r: v1::RepairRow) -> Self {
+        let v1::RepairRow { name, setting, allowed, symptom, preconditions, blast_radius, undo, by_hand, gates } = r;
+        Self { name, setting: text(setting), allowed, symptom, preconditions, blast_radius, undo, by_hand, gates }
+    }
+}
+
 impl From<v1::GatesResponse> for GatesView {
     fn from(r: v1::GatesResponse) -> Self {
         let gate = |g: v1::Gate| GateView {
@@ -105,7 +137,11 @@ impl From<v1::GatesResponse> for GatesView {
             on_failure: g.on_failure,
         };
         let guard = |g: v1::GuardRow| GuardRowView { name: g.name, refuses: g.refuses, waiver: text(g.waiver) };
-        Self { gates: r.gates.into_iter().map(gate).collect(), guards: r.guards.into_iter().map(guard).collect() }
+        Self {
+            gates: r.gates.into_iter().map(gate).collect(),
+            guards: r.guards.into_iter().map(guard).collect(),
+            repairs: r.repairs.into_iter().map(Into::into).collect(),
+        }
     }
 }
 
@@ -113,7 +149,7 @@ impl From<v1::GatesResponse> for GatesView {
 const FOR_EVER_SECONDS: f64 = 7.0 * 86_400.0;
 
 impl GatesView {
-    /// Two tables.
+    /// Three tables.
     pub fn table(&self, look: &Look) -> String {
         let plain = |text: &str| cell(text, Tone::Plain);
         let mut s = String::from("Guards: what refuses a start-up\n\n");
@@ -130,6 +166,25 @@ impl GatesView {
             let _ = writeln!(s, "   passes when: {}", gate.probe);
             let _ = writeln!(s, "   if it fails: {}", gate.on_failure);
         }
+        s.push_str("\nRepairs: what it mends while a gate is not ready, each once per cause; nothing that a person suspended or opted out is touched\n");
+        self.repairs.iter().for_each(|repair| repair.write(&mut s));
         s
+    }
+}
+
+impl RepairRowView {
+    fn write(&self, s: &mut String) {
+        let switch = match (&self.setting, self.allowed) {
+            (None, _) => "always on".to_owned(),
+            (Some(setting), true) => format!("on; off with startup.repairs.{setting}: false"),
+            (Some(setting), false) => format!("OFF by startup.repairs.{setting}"),
+        };
+        let gates = if self.gates.is_empty() { "a step of its own".to_owned() } else { self.gates.join(", ") };
+        let _ = writeln!(s, "\n{}  ({switch}; at: {gates})", self.name);
+        let _ = writeln!(s, "   seen: {}", self.symptom);
+        let _ = writeln!(s, "   only where: {}", self.preconditions);
+        let _ = writeln!(s, "   does: {}", self.blast_radius);
+        let _ = writeln!(s, "   undo: {}", self.undo);
+        let _ = writeln!(s, "   by hand: {}", self.by_hand);
     }
 }

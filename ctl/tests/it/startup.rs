@@ -53,9 +53,25 @@ pub fn tables() -> v1::GatesResponse {
         on_failure: "make it so".into(),
     };
     let guard = |name: &str, waiver: &str| v1::GuardRow { name: name.into(), refuses: "what must not be".into(), waiver: waiver.into() };
+    let repair = |name: &str, setting: &str, allowed: bool, gates: &[&str]| v1::RepairRow {
+        name: name.into(),
+        setting: setting.into(),
+        allowed,
+        symptom: "something is stuck".into(),
+        preconditions: "nobody uses it".into(),
+        blast_radius: "that one thing is deleted".into(),
+        undo: "none is needed".into(),
+        by_hand: "kubectl delete".into(),
+        gates: gates.iter().map(|&gate| gate.into()).collect(),
+    };
     v1::GatesResponse {
         gates: vec![gate("mains", 30 * 86_400), gate("flux", 1200)],
         guards: vec![guard("power.on_battery", "--allow-on-battery"), guard("startup.empty", "")],
+        repairs: vec![
+            repair("immutable-job", "immutable_job", true, &["flux"]),
+            repair("stuck-pod", "stuck_pod", false, &["flux-source", "flux"]),
+            repair("stale-cordon", "", true, &[]),
+        ],
     }
 }
 
@@ -72,6 +88,7 @@ fn a_dry_run_prints_the_plan_and_the_list_its_tables() {
     assert_snapshot!("gates", list.out);
     let json: serde_json::Value = serde_json::from_str(&ctl(&fake.socket(), &["startup", "--list", "-o", "json"]).out).unwrap();
     assert_eq!((&json["gates"][1]["patience_seconds"], &json["guards"][1]["waiver"]), (&1200.0.into(), &serde_json::Value::Null));
+    assert_eq!((&json["repairs"][1]["allowed"], &json["repairs"][2]["setting"]), (&false.into(), &serde_json::Value::Null));
 }
 
 #[test]

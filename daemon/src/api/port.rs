@@ -259,6 +259,9 @@ pub trait Power: Send + Sync + 'static {
     /// The table of gates with the patience of the settings.
     fn gates(&self) -> Vec<(&'static crate::cluster::startup::Row, Duration)>;
 
+    /// The table of repairs, each with whether the settings let it be used.
+    fn repairs(&self) -> Vec<(&'static crate::cluster::repairs::RepairRow, bool)>;
+
     /// Gives the lease on a node until then; what was done.
     async fn renew_lease(&self, requester: String, node: String, expires: jiff::Timestamp) -> Result<String, PlanError>;
 

@@ -204,7 +204,18 @@ impl Power for PowerService {
             refuses: row.refuses.to_owned(),
             waiver: row.waiver.unwrap_or("").to_owned(),
         });
-        Ok(Response::new(v1::GatesResponse { gates: gates.collect(), guards: guards.collect() }))
+        let repairs = self.0.power.repairs().into_iter().map(|(row, allowed)| v1::RepairRow {
+            name: row.repair.name().to_owned(),
+            setting: row.setting.unwrap_or("").to_owned(),
+            allowed,
+            symptom: row.symptom.to_owned(),
+            preconditions: row.preconditions.to_owned(),
+            blast_radius: row.blast_radius.to_owned(),
+            undo: row.undo.to_owned(),
+            by_hand: row.by_hand.to_owned(),
+            gates: row.gates.iter().map(|&gate| gate.to_owned()).collect(),
+        });
+        Ok(Response::new(v1::GatesResponse { gates: gates.collect(), guards: guards.collect(), repairs: repairs.collect() }))
     }
 
     async fn arm(&self, request: Request<v1::ArmRequest>) -> Result<Response<v1::ArmResponse>, Status> {

@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use tokio::time::Instant;
 
 use crate::cluster;
-use crate::cluster::port::{Cluster, Commander, Exposure, Platform, Survey, Vault};
+use crate::cluster::port::{Cluster, Commander, Exposure, Platform, Repairs, Survey, Vault};
 use crate::cluster::seen::Seen;
 use crate::config::Settings;
 use crate::host::port::{Hosts, Waker};
@@ -39,6 +39,8 @@ pub struct Parts {
     pub survey: Result<Arc<dyn Survey>, String>,
     /// The pods of Vault; why not, where there is none to look at.
     pub vault: Result<Arc<dyn Vault>, String>,
+    /// The same as a start-up mends it.
+    pub repairs: Result<Arc<dyn Repairs>, String>,
     /// The newest look at it, for all gates that are judged side by side.
     pub look: Look,
     /// UPSes of which this host is the primary.

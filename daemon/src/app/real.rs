@@ -8,7 +8,7 @@ use super::parts::{Look, MakeParts, Parts};
 use super::world::World;
 use super::{daemon, peers, simulate, topology, vault};
 use crate::cluster::RealCluster;
-use crate::cluster::port::{Cluster, Commander, Exposure, Platform, Survey, Vault};
+use crate::cluster::port::{Cluster, Commander, Exposure, Platform, Repairs, Survey, Vault};
 use crate::config::Settings;
 use crate::host::clock::Clock;
 use crate::host::port::Pods;
@@ -57,6 +57,7 @@ fn parts(context: secrets::Context, held: Held, this_host: String) -> Arc<MakePa
                 cluster: cluster.clone().map(|cluster| cluster as Arc<dyn Cluster>),
                 platform: cluster.clone().map(|cluster| cluster as Arc<dyn Platform>),
                 exposure: cluster.clone().map(|cluster| cluster as Arc<dyn Exposure>),
+                repairs: cluster.clone().map(|cluster| cluster as Arc<dyn Repairs>),
                 prober: Arc::new(RealProber::default()),
                 survey: cluster.map(|cluster| cluster as Arc<dyn Survey>),
                 look: Look::default(),

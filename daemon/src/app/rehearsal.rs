@@ -5,6 +5,7 @@ mod leases_of_cordons;
 mod mains;
 mod raised;
 mod readied;
+mod repairs;
 mod scope;
 mod second_outage;
 mod served;

@@ -65,6 +65,7 @@ pub fn parts(site: Site, this_host: String) -> Arc<MakeParts> {
                 prober: site.clone(),
                 survey: Ok(site.clone()),
                 vault: Ok(site.clone()),
+                repairs: Ok(site.clone()),
                 look: Look::default(),
                 primary: site,
                 peers: None,

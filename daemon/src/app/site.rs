@@ -16,7 +16,7 @@ use crate::card::device::{self, Device, Roots, Want};
 use crate::card::merge;
 use crate::card::plan::{self, CardOrder, Target};
 use crate::cluster::port::Facts;
-use crate::cluster::{shutdown, startup as cluster_startup};
+use crate::cluster::{repairs, shutdown, startup as cluster_startup};
 use crate::config::Settings;
 use crate::control::Handle;
 use crate::journal;
@@ -93,6 +93,11 @@ impl Power for RealSite {
     fn gates(&self) -> Vec<(&'static cluster_startup::Row, Duration)> {
         let settings = self.world.settings();
         cluster_startup::GATES.iter().map(|row| (row, (row.patience)(&settings.cluster))).collect()
+    }
+
+    fn repairs(&self) -> Vec<(&'static repairs::RepairRow, bool)> {
+        let settings = self.world.settings();
+        repairs::REPAIRS.iter().map(|row| (row, settings.cluster.startup.repairs.allows(row.repair))).collect()
     }
 
     async fn renew_lease(&self, requester: String, node: String, expires: jiff::Timestamp) -> Result<String, PlanError> {

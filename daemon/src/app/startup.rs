@@ -7,11 +7,13 @@ mod control_plane;
 mod hosts;
 mod outside;
 mod power;
+mod repair;
 mod take_back;
 mod vault;
 mod wake;
 
 pub use come_back::come_back;
+use repair::Mender;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -68,6 +70,7 @@ impl Attempt<'_> {
     async fn wait(&self, gate: &Gate, patience: Duration) -> StepResult {
         let (mut best, mut since) = (0, Instant::now());
         let mut told: Option<(Instant, String)> = None;
+        let mut mender = Mender::default();
         loop {
             let judged = self.judge(gate).await;
             if let Judged::Ready(detail) = judged {
@@ -78,8 +81,11 @@ impl Attempt<'_> {
                 since = Instant::now();
             }
             best = best.max(done);
+            if matches!(judged, Judged::NotReady { .. }) && !self.held() && self.mend(gate, &mut mender).await {
+                since = Instant::now();
+            }
             if since.elapsed() >= patience {
-                return out_of_patience(gate, &judged, since.elapsed());
+                return out_of_patience(gate, &judged, since.elapsed(), &self.used_up(gate, &mender));
             }
             let text = judged.text();
             if told.as_ref().is_none_or(|(at, last)| last != text && at.elapsed() >= TELL_EVERY) {
@@ -110,7 +116,7 @@ impl Attempt<'_> {
             Gate::FluxSource => self.seen(judge::source).await,
             Gate::Flux => self.seen(judge::flux).await,
             Gate::Namespaces => self.seen(judge::namespaces).await,
-            Gate::Workloads => self.seen(judge::workloads).await,
+            Gate::Workloads => self.workloads().await,
             Gate::Ingress => self.ingress().await,
             Gate::Services => self.services().await,
             Gate::Endpoints => self.endpoints().await,
@@ -243,9 +249,11 @@ impl Attempt<'_> {
     }
 }
 
-fn out_of_patience(gate: &Gate, judged: &Judged, waited: Duration) -> StepResult {
+/// `used_up`: which repairs were used; empty where the gate has none.
+fn out_of_patience(gate: &Gate, judged: &Judged, waited: Duration, used_up: &str) -> StepResult {
     let advice = startup::row(gate).on_failure;
-    let detail = format!("{}; nothing became better for {} s. What to do: {advice}", judged.text(), waited.as_secs());
+    let used_up = if used_up.is_empty() { String::new() } else { format!("; {used_up}") };
+    let detail = format!("{}; nothing became better for {} s{used_up}. What to do: {advice}", judged.text(), waited.as_secs());
     match judged {
         Judged::CannotTell(_) => StepResult::CannotTell { detail },
         Judged::Ready(_) | Judged::NotReady { .. } => StepResult::NotReady { detail },

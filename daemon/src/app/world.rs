@@ -13,7 +13,7 @@ use crate::card::device::Writer;
 use crate::card::image::Store;
 use crate::cluster::port::Facts;
 use crate::config::Settings;
-use crate::journal::Blobs;
+use crate::journal::{BlobId, Blobs};
 use crate::peer::Desk;
 use crate::power::outlets;
 use crate::secrets;
@@ -139,6 +139,17 @@ impl World {
         let blobs = Blobs::new(&self.settings().daemon.state_dir);
         let stored = tokio::task::spawn_blocking(move || blobs.put(&text)).await.map_err(|error| error.to_string())?;
         stored.map(|id| id.as_str().to_owned()).map_err(|error| error.to_string())
+    }
+
+    /// Reads it again, by its name.
+    ///
+    /// # Errors
+    /// It is not there, or cannot be read.
+    pub async fn load_facts(&self, blob: &str) -> Result<Facts, String> {
+        let (id, blobs) = (BlobId::try_from(blob.to_owned())?, Blobs::new(&self.settings().daemon.state_dir));
+        let read = tokio::task::spawn_blocking(move || blobs.get(&id)).await.map_err(|error| error.to_string())?;
+        let text = read.map_err(|error| error.to_string())?.ok_or_else(|| format!("blob {blob} is not there"))?;
+        serde_json::from_slice(&text).map_err(|error| format!("blob {blob}: {error}"))
     }
 
     /// Leaves word for the shutdown hook.

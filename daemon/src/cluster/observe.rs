@@ -17,6 +17,8 @@ use crate::site::ObjectRef;
 
 /// Asked for by `flux reconcile`; a controller answers in `status.lastHandledReconcileAt`.
 const REQUESTED_AT: &str = "reconcile.fluxcd.io/requestedAt";
+/// Beside it, with the same value: a HelmRelease forgets how often it has failed.
+const RESET_AT: &str = "reconcile.fluxcd.io/resetAt";
 
 /// What Flux reconciles on request: kind, API group, resource.
 const KINDS: [(&str, &str, &str); 3] = [
@@ -66,7 +68,7 @@ pub async fn nodes(api: &Api, until: Instant) -> Part<Vec<NodeSeen>> {
 }
 
 /// Objects of one kind of Flux; none where the cluster has no such kind.
-async fn of_kind(api: &Api, versions: &Versions, at: usize, until: Instant) -> Part<Vec<Loose>> {
+pub(super) async fn of_kind(api: &Api, versions: &Versions, at: usize, until: Instant) -> Part<Vec<Loose>> {
     let (kind, group, resource) = KINDS[at];
     let what = format!("{kind}s of Flux");
     let Some(version) = versions.of(api, group, until).await.map_err(|failure| failure.error(&what).to_string())? else {
@@ -129,7 +131,7 @@ fn one_applied(kind: &str, object: &Loose) -> AppliedSeen {
 }
 
 /// The GitRepository of a Kustomization, in its own namespace where it names none.
-fn git_source(object: &Loose) -> String {
+pub(super) fn git_source(object: &Loose) -> String {
     if object.spec_str("/sourceRef/kind") != "GitRepository" {
         return String::new();
     }
@@ -142,16 +144,16 @@ fn handled(meta: &Meta, object: &Loose) -> bool {
     meta.annotations.get(REQUESTED_AT).is_none_or(|asked| object.status_str("/lastHandledReconcileAt") == asked)
 }
 
-fn suspended(object: &Loose) -> bool {
+pub(super) fn suspended(object: &Loose) -> bool {
     object.spec.get("suspend").and_then(Value::as_bool).unwrap_or(false)
 }
 
-fn observed(object: &Loose) -> bool {
+pub(super) fn observed(object: &Loose) -> bool {
     object.status.get("observedGeneration").and_then(Value::as_i64) == Some(object.metadata.generation)
 }
 
 /// Whether its condition Ready is True, and its message.
-fn ready(object: &Loose) -> (bool, String) {
+pub(super) fn ready(object: &Loose) -> (bool, String) {
     let conditions = object.status.get("conditions").and_then(Value::as_array).into_iter().flatten();
     let text = |condition: &Value, key: &str| condition.get(key).and_then(Value::as_str).unwrap_or("").to_owned();
     let found = conditions.into_iter().find(|condition| text(condition, "type") == "Ready");
@@ -238,13 +240,25 @@ pub async fn ask_for_a_person(api: &Api, node: &str, because: Option<&str>, unti
 /// # Errors
 /// The API server refuses, or the object is not there.
 pub async fn reconcile(api: &Api, versions: &Versions, object: &ObjectRef, token: &str, until: Instant) -> Result<(), ClusterError> {
+    annotate(api, versions, object, &json!({REQUESTED_AT: token}), until).await
+}
+
+/// The same, and its failures are forgotten (helm-controller: `resetAt` counts where it is equal to `requestedAt`).
+///
+/// # Errors
+/// As [`reconcile`].
+pub async fn reset(api: &Api, versions: &Versions, object: &ObjectRef, token: &str, until: Instant) -> Result<(), ClusterError> {
+    annotate(api, versions, object, &json!({REQUESTED_AT: token, RESET_AT: token}), until).await
+}
+
+async fn annotate(api: &Api, versions: &Versions, object: &ObjectRef, annotations: &Value, until: Instant) -> Result<(), ClusterError> {
     let what = format!("request to reconcile {object}");
     let Some((_, group, resource)) = KINDS.into_iter().find(|(kind, ..)| *kind == object.kind) else {
         return Err(ClusterError::Refused(format!("{what}: Flux does not reconcile a {}", object.kind)));
     };
     let version = versions.of(api, group, until).await.map_err(|failure| failure.error(&what))?;
     let version = version.ok_or_else(|| ClusterError::Gone(format!("{what}: the cluster has no API group {group}")))?;
-    let patch = json!({"metadata": {"annotations": {REQUESTED_AT: token}}});
+    let patch = json!({"metadata": {"annotations": annotations}});
     let call = Call::patch(&path(&version, &object.namespace, resource, &object.name), &patch);
     api.ask(&call, until).await.map(drop).map_err(|failure| failure.error(&what))
 }

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::exposed::Exposed;
+use super::repairs::seen::Symptoms;
 use super::seen::{NodeSeen, Part, Seen, SourceSeen};
 use super::vault::{UnsealError, VaultPod, VaultSeen};
 use crate::site::{LeaseRecord, Mark, ObjectRef};
@@ -143,6 +144,23 @@ pub trait Vault: Send + Sync {
 
     /// Unseals these pods with the keys that are kept; by what, or why not.
     async fn unseal(&self, pods: &[VaultPod], within: Duration) -> Vec<(VaultPod, Result<String, UnsealError>)>;
+}
+
+/// The cluster as a start-up mends it. Each change is of one very object: one that was replaced or changed since is [`ClusterError::Gone`]
+/// or [`ClusterError::Refused`].
+#[tonic::async_trait]
+pub trait Repairs: Send + Sync {
+    /// What repairs are judged by; each part on its own.
+    async fn examine(&self, within: Duration) -> Symptoms;
+
+    /// Deletes a Job, Pod or VolumeAttachment that has this UID, in the background what it owns.
+    async fn delete(&self, object: &ObjectRef, uid: &str, within: Duration) -> Result<(), ClusterError>;
+
+    /// Gives a Deployment or StatefulSet of this resourceVersion so many replicas.
+    async fn scale(&self, object: &ObjectRef, version: &str, replicas: i32, within: Duration) -> Result<(), ClusterError>;
+
+    /// Asks the controller of a GitRepository, Kustomization or HelmRelease for a reconciliation; `reset`: and to forget its failures.
+    async fn retry(&self, object: &ObjectRef, token: &str, reset: bool, within: Duration) -> Result<(), ClusterError>;
 }
 
 /// What was seen of the cluster.

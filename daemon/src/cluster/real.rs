@@ -14,11 +14,12 @@ use super::flux::{self, Versions};
 use super::kube::{AccessError, Api, configs, path};
 use super::mark::{carry_out, marked};
 use super::port::{
-    AttachedVolume, Cluster, ClusterError, Commander, Described, DrainOrder, Drained, Exposure, Facts, Platform, RightSeen, Survey,
+    AttachedVolume, Cluster, ClusterError, Commander, Described, DrainOrder, Drained, Exposure, Facts, Platform, Repairs, RightSeen, Survey,
 };
+use super::repairs::seen::Symptoms;
 use super::seen::{NodeSeen, Part, Seen, SourceSeen};
 use super::vault::{Reach, RealVault, VaultSettings};
-use super::{Pods, Settings, collect, command, describe, exposure, observe, rights, volumes};
+use super::{Pods, Settings, collect, command, describe, examine, exposure, mend, observe, rights, volumes};
 use crate::site::{LeaseRecord, Mark, ObjectRef, Secret};
 
 /// Evictions and deletions under way at once, of all drains together.
@@ -32,9 +33,15 @@ pub const RIGHTS: &[(&str, &str, &[&str])] = &[
     ("", "pods", &["list", "delete"]),
     ("", "pods/eviction", &["create"]),
     ("", "services", &["list"]),
+    ("", "persistentvolumeclaims", &["list"]),
+    ("", "persistentvolumes", &["list"]),
     ("apps", "daemonsets", &["get", "list"]),
     ("apps", "deployments", &["list"]),
+    ("apps", "deployments/scale", &["patch"]),
+    ("apps", "replicasets", &["list"]),
     ("apps", "statefulsets", &["list"]),
+    ("apps", "statefulsets/scale", &["patch"]),
+    ("batch", "jobs", &["list", "delete"]),
     ("coordination.k8s.io", "leases", &["get", "list"]),
     ("discovery.k8s.io", "endpointslices", &["list"]),
     ("events.k8s.io", "events", &["create"]),
@@ -47,7 +54,7 @@ pub const RIGHTS: &[(&str, &str, &[&str])] = &[
     ("networking.k8s.io", "ingresses", &["list"]),
     ("policy", "poddisruptionbudgets", &["list"]),
     ("source.toolkit.fluxcd.io", "gitrepositories", &["list", "patch"]),
-    ("storage.k8s.io", "volumeattachments", &["list"]),
+    ("storage.k8s.io", "volumeattachments", &["list", "delete"]),
     ("traefik.containo.us", "ingressroutes", &["list"]),
     ("traefik.io", "ingressroutes", &["list"]),
 ];
@@ -191,5 +198,28 @@ impl Commander for RealCluster {
 
     async fn write_command_lease(&self, namespace: &str, record: &LeaseRecord, within: Duration) -> Result<bool, ClusterError> {
         command::write(&self.api, namespace, record, until(within)).await
+    }
+}
+
+#[tonic::async_trait]
+impl Repairs for RealCluster {
+    async fn examine(&self, within: Duration) -> Symptoms {
+        Box::pin(examine::examine(&self.api, &self.versions, until(within))).await
+    }
+
+    async fn delete(&self, object: &ObjectRef, uid: &str, within: Duration) -> Result<(), ClusterError> {
+        mend::delete(&self.api, object, uid, until(within)).await
+    }
+
+    async fn scale(&self, object: &ObjectRef, version: &str, replicas: i32, within: Duration) -> Result<(), ClusterError> {
+        mend::scale(&self.api, object, version, replicas, until(within)).await
+    }
+
+    async fn retry(&self, object: &ObjectRef, token: &str, reset: bool, within: Duration) -> Result<(), ClusterError> {
+        if reset {
+            observe::reset(&self.api, &self.versions, object, token, until(within)).await
+        } else {
+            observe::reconcile(&self.api, &self.versions, object, token, until(within)).await
+        }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::repairs::RepairSettings;
 use super::vault::VaultSettings;
 use crate::site::{NodeName, OnBoot, SecretRef, Service};
 
@@ -176,6 +177,8 @@ pub struct StartupSettings {
     pub stability_timeout: Duration,
     /// `startup.vault`; absent: the site has none, or somebody else unseals it.
     pub vault: Option<VaultSettings>,
+    /// `startup.repairs`.
+    pub repairs: RepairSettings,
 }
 
 impl Default for StartupSettings {
@@ -205,6 +208,7 @@ impl Default for StartupSettings {
             stability_window: minutes(3),
             stability_timeout: minutes(15),
             vault: None,
+            repairs: RepairSettings::default(),
         }
     }
 }

@@ -14,7 +14,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{Clocks, Datastore, Settings};
+use super::{Clocks, Datastore, Settings, repairs};
 use crate::runbook::{Phase, PlannedStep, Runbook};
 use crate::site::{Access, Gate, Guard, Host, K3sRole, Learned, NodeName, Returns, Step, Topology};
 
@@ -224,6 +224,9 @@ fn warnings(settings: &Settings, topology: &Topology, order: &StartupOrder) -> V
     let by_hand: Vec<_> = topology.hosts.values().filter(|host| concerned(settings, host) && stays_off(host) && !host.this_host).collect();
     if !by_hand.is_empty() {
         warnings.push(format!("do not come back by themselves where they are off, and are waited for: {}", list(by_hand)));
+    }
+    if settings.kubeconfig.is_some() {
+        warnings.push(repairs::allowed(&settings.startup));
     }
     if !order.ignore.is_empty() {
         let names: Vec<_> = order.ignore.iter().map(NodeName::as_str).collect();

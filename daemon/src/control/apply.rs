@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::repair;
 use super::takeover::Kind;
 use super::{
     Belief, ClaimRecord, Fact, GoingDown, Life, PreparedRecord, RUNS_KEPT, Raised, RunRecord, SettingsState, Stamp, State, TriggerRecord,
@@ -90,6 +91,7 @@ fn apply_to_runs(state: &mut State, id: &RunId, fact: &Fact, stamp: &Stamp) {
                 reason: String::new(),
                 seq: stamp.seq,
                 raised: Vec::new(),
+                repairs: Vec::new(),
             }));
         }
     } else if let Some(record) = state.runs.iter_mut().find(|record| record.id == *id) {
@@ -169,6 +171,10 @@ fn apply_to_run(record: &mut RunRecord, fact: &Fact, stamp: &Stamp) {
             }
         }
         Fact::Milestone { step, message, .. } => run.milestone(step, message),
+        Fact::RepairBegun { step, .. } | Fact::RepairEnded { step, .. } => {
+            run.milestone(step, &fact.message());
+            repair::apply(&mut record.repairs, fact, at);
+        }
         Fact::CancelRequested { because, .. } => run.cancelled(because),
         Fact::RunEnded { outcome, reason, .. } => {
             run.finished(*outcome);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::draft::Draft;
-use super::{Event, Fact, Reply, Request, State, comeback, outage, recover, request};
+use super::{Event, Fact, Reply, Request, State, comeback, outage, recover, repair, request};
 use crate::runbook::{Mode, settle};
 use crate::site::{DomainName, NodeName, Now, OnTrigger, RunId, StepId, UpsName, Verdict};
 
@@ -140,6 +140,8 @@ fn meaning(draft: &mut Draft<'_>, event: &Event) -> Option<Reply> {
             draft.add(Fact::Claimed { run: run.clone(), step: step.clone(), claims: vec![claim.clone()] });
             return Some(Reply::Noted);
         }
+        Event::Asked(Request::BeginRepair { run, step, case }) => return Some(repair::begin(draft, run, step, case)),
+        Event::Asked(Request::EndRepair { run, step, case, end }) => return Some(repair::end(draft, run, step, case, end)),
         Event::Asked(Request::Collected { run, blob }) => {
             draft.add(Fact::Collected { run: run.clone(), blob: blob.clone() });
             return Some(Reply::Noted);

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Adopted, Audit, Prepared};
+use super::{Adopted, Audit, Prepared, RepairEnd};
 use crate::runbook::{Runbook, StepResult};
-use crate::site::{Cause, Claim, DomainName, Guard, ObjectRef, OnTrigger, RunId, Step, StepId, UpsName, Verdict};
+use crate::site::{Cause, Claim, DomainName, Guard, ObjectRef, OnTrigger, RepairCase, RunId, Step, StepId, UpsName, Verdict};
 
 /// Something that happened. Events are not stored; what is decided on them is.
 #[derive(Debug, Clone, PartialEq)]
@@ -179,6 +179,26 @@ pub enum Request {
         step: StepId,
         /// What.
         claim: Claim,
+    },
+    /// Record that a repair is about to be done; refused where it was used for that cause in this run.
+    BeginRepair {
+        /// Of this run.
+        run: RunId,
+        /// In this step.
+        step: StepId,
+        /// Which, and of what.
+        case: RepairCase,
+    },
+    /// Record how a repair ended.
+    EndRepair {
+        /// Of this run.
+        run: RunId,
+        /// In this step.
+        step: StepId,
+        /// Which, and of what.
+        case: RepairCase,
+        /// How.
+        end: RepairEnd,
     },
     /// Record what was seen of the cluster.
     Collected {

@@ -2,15 +2,18 @@
 
 mod form;
 
+pub use form::DecodeError;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::RepairEnd;
 use crate::runbook::{Mode, Outcome, Runbook, Status};
 use crate::site::{
-    BootId, Cause, Claim, DomainName, Now, ObjectRef, OnBoot, OnTrigger, RunId, SettingsDigest, Step, StepId, UpsName, Verdict,
+    BootId, Cause, Claim, DomainName, Now, ObjectRef, OnBoot, OnTrigger, RepairCase, RunId, SettingsDigest, Step, StepId, UpsName, Verdict,
 };
 
 /// A fact and the moment at which it was recorded.
@@ -349,6 +352,26 @@ pub enum Fact {
         /// What.
         message: String,
     },
+    /// A repair is about to be done.
+    RepairBegun {
+        /// In this run.
+        run: RunId,
+        /// In this step.
+        step: StepId,
+        /// Which, and of what.
+        case: RepairCase,
+    },
+    /// A repair was done, or refused.
+    RepairEnded {
+        /// In this run.
+        run: RunId,
+        /// In this step.
+        step: StepId,
+        /// Which, and of what.
+        case: RepairCase,
+        /// How.
+        end: RepairEnd,
+    },
     /// Somebody wants a run to end.
     CancelRequested {
         /// Which.
@@ -391,26 +414,5 @@ pub enum Fact {
     ClockJumped {
         /// Seconds; negative: backwards.
         seconds: i64,
-    },
-}
-
-/// Why a stored fact could not be read.
-#[derive(Debug, thiserror::Error)]
-pub enum DecodeError {
-    /// Written by a newer metis.
-    #[error("fact {kind} has version {version}, and this metis knows up to {known}: install the newer metis again", known = Fact::VERSION)]
-    Newer {
-        /// Its kind.
-        kind: String,
-        /// Its version.
-        version: u16,
-    },
-    /// Not what any metis wrote.
-    #[error("fact {kind} cannot be read: {source}")]
-    Malformed {
-        /// Its kind.
-        kind: String,
-        /// What is wrong.
-        source: serde_json::Error,
     },
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Adopted, Prepared};
+use super::{Adopted, Prepared, RepairRecord};
 use crate::power::budget::Learning;
 use crate::runbook::Run;
 use crate::site::{BootId, Cause, Claim, DomainName, OnTrigger, RunId, SettingsDigest, Step, StepId, UpsName, Verdict};
@@ -191,6 +191,9 @@ pub struct RunRecord {
     /// Failing UPSes that it was raised for while it was under way, oldest first.
     #[serde(default)]
     pub raised: Vec<Raised>,
+    /// Repairs that it has begun, oldest first.
+    #[serde(default)]
+    pub repairs: Vec<RepairRecord>,
 }
 
 /// That a run does what a failing UPS wants as well.

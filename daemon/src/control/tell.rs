@@ -67,6 +67,10 @@ impl Fact {
             Self::StepEnded { status, detail, .. } if detail.is_empty() => ended(*status).to_owned(),
             Self::StepEnded { status, detail, .. } => format!("{}: {detail}", ended(*status)),
             Self::Milestone { message, .. } => message.clone(),
+            Self::RepairBegun { case, .. } => format!("repair {}: about to mend {}", case.repair.name(), case.cause),
+            Self::RepairEnded { case, end, .. } => {
+                format!("repair {} {}: {}", case.repair.name(), if end.done { "done" } else { "not done" }, end.detail)
+            }
             Self::CancelRequested { because, .. } => because.clone(),
             Self::RunEnded { outcome, reason, .. } if reason.is_empty() => outcome.name().to_owned(),
             Self::RunEnded { outcome, reason, .. } => format!("{}: {reason}", outcome.name()),
@@ -200,6 +204,7 @@ fn level(told: &Told) -> Level {
         | Fact::ClockJumped { .. }
         | Fact::RunHeld { .. }
         | Fact::RunRaised { .. }
+        | Fact::RepairBegun { .. }
         | Fact::StepAborted { .. } => Level::WARN,
         // What goes on at once was a look, not a failure.
         Fact::StepWaits { until, .. } if *until > told.stamp.now.boot => Level::WARN,

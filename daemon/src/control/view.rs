@@ -6,10 +6,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use super::takeover::Kind;
 use super::tell::on_trigger;
 use super::{Belief, ClaimRecord, GoingDown, PreparedRecord, RunRecord, SettingsState, State, StepProgress, TriggerRecord, outage};
 use crate::power::{Snapshot, UpsState};
-use crate::runbook::Status;
+use crate::runbook::{Outcome, Status};
 use crate::site::{BootId, DomainName, Guard, Learned, OnTrigger, RunId, UpsName, Verdict};
 
 /// Everything there is to see.
@@ -171,6 +172,7 @@ fn phase_line(state: &State, power: &Snapshot) -> String {
     if let Some(trouble) = &state.journal_trouble {
         parts.push(format!("journal degraded: {trouble}"));
     }
+    parts.extend(failed_startup(state));
     if parts.is_empty() {
         parts.push("watching".to_owned());
     }
@@ -208,6 +210,13 @@ fn run_line(record: &RunRecord) -> String {
         (None, None) => record.run.book.title.clone(),
     };
     format!("{}: {now}", record.id)
+}
+
+/// Until somebody begins another run: the cluster is not up, and only a person gets it there.
+fn failed_startup(state: &State) -> Option<String> {
+    let record = state.runs.back().filter(|record| Kind::of(&record.run.book.kind) == Some(Kind::Startup))?;
+    let failed = matches!(record.run.outcome, Some(Outcome::Failed | Outcome::UnknownOutcome));
+    failed.then(|| format!("{} FAILED, a person has to look: {}", record.id, record.reason.chars().take(300).collect::<String>()))
 }
 
 fn problems(state: &State, lost: u64, notes: Vec<String>) -> Vec<String> {

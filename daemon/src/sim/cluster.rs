@@ -23,7 +23,8 @@ impl Cluster for Site {
                 evictable: u32::try_from(node.pods.len()).unwrap_or(u32::MAX),
             });
             let volumes = model.volumes.iter().map(|volume| volume.volume.clone());
-            Ok(Facts { nodes: nodes.collect(), flux: model.flux.clone(), volumes: volumes.collect(), ..Facts::default() })
+            let replicas = model.ills.workloads.iter().map(|seen| (seen.is.object.clone(), seen.replicas)).collect();
+            Ok(Facts { nodes: nodes.collect(), flux: model.flux.clone(), volumes: volumes.collect(), replicas, ..Facts::default() })
         })
         .await
     }

@@ -3,6 +3,7 @@
 mod cluster;
 mod command;
 mod hosts;
+pub mod ills;
 mod nut_server;
 mod platform;
 mod served;

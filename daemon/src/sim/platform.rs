@@ -8,7 +8,7 @@ use crate::cluster::seen::{AppliedSeen, NodeSeen, Part, Seen, SourceSeen, Worklo
 use crate::site::ObjectRef;
 
 /// What the Git server holds.
-const REVISION: &str = "main@sha1:5eed";
+pub(super) const REVISION: &str = "main@sha1:5eed";
 const SOURCE: &str = "flux-system/flux-system";
 
 #[tonic::async_trait]
@@ -75,7 +75,7 @@ impl Survey for Site {
     }
 }
 
-fn nodes(model: &Model) -> Vec<NodeSeen> {
+pub(super) fn nodes(model: &Model) -> Vec<NodeSeen> {
     let seen = model.nodes.iter().map(|(name, node)| NodeSeen {
         name: name.clone(),
         // What stood before a power cut stands until somebody writes it anew.
@@ -91,11 +91,13 @@ fn nodes(model: &Model) -> Vec<NodeSeen> {
 fn seen(model: &Model) -> Seen {
     let down = model.faults.contains(&Fault::GitDown);
     let revision = if down { String::new() } else { REVISION.to_owned() };
+    let ill = model.ills.sources.iter().find(|seen| format!("{}/{}", seen.is.object.namespace, seen.is.object.name) == SOURCE);
+    let (down, revision) = ill.map_or((down, revision), |ill| (!ill.ready, ill.revision.clone()));
     let source = SourceSeen {
         name: SOURCE.to_owned(),
         branch: "main".to_owned(),
         ready: !down,
-        message: if down { "dial tcp: connection refused" } else { "stored artifact" }.to_owned(),
+        message: ill.map_or(if down { "dial tcp: connection refused" } else { "stored artifact" }, |ill| ill.message.as_str()).to_owned(),
         revision: revision.clone(),
         ..SourceSeen::default()
     };
@@ -103,7 +105,7 @@ fn seen(model: &Model) -> Seen {
         object: object.object.clone(),
         suspended: object.suspended,
         mark: object.mark.clone(),
-        ready: true,
+        ready: !failed(model, &object.object),
         message: String::new(),
         observed: true,
         applied: REVISION.to_owned(),
@@ -114,10 +116,26 @@ fn seen(model: &Model) -> Seen {
         nodes: Ok(nodes(model)),
         sources: Ok(vec![source]),
         flux: Ok(flux.collect()),
-        workloads: Ok(vec![workload(model)]),
+        workloads: Ok(workloads(model)),
         troubled: Ok(Vec::new()),
         namespaces: Ok(std::iter::once("apps".to_owned()).collect()),
     }
+}
+
+fn failed(model: &Model, object: &ObjectRef) -> bool {
+    model.ills.flux.iter().any(|seen| seen.is.object == *object && seen.failed)
+}
+
+fn workloads(model: &Model) -> Vec<WorkloadSeen> {
+    let count = |pods: i32| u64::try_from(pods).unwrap_or(0);
+    let more = model.ills.workloads.iter().map(|seen| WorkloadSeen {
+        object: seen.is.object.clone(),
+        wanted: count(seen.replicas),
+        ready: count(seen.ready),
+        updated: count(seen.replicas),
+        observed: true,
+    });
+    std::iter::once(workload(model)).chain(more).collect()
 }
 
 /// All pods of the site are one Deployment's.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::ills::Ills;
 use crate::cluster::port::{AttachedVolume, FluxObject};
 use crate::site::{LeaseRecord, Mark};
 
@@ -42,6 +43,9 @@ pub struct Model {
     pub vault: BTreeMap<String, SimVault>,
     /// What fails.
     pub faults: BTreeSet<Fault>,
+    /// What repairs look at.
+    #[serde(default)]
+    pub ills: Ills,
     /// What happened, oldest first.
     pub log: Vec<String>,
 }

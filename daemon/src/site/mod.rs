@@ -10,6 +10,7 @@ mod inventory;
 mod now;
 mod peer;
 mod power;
+mod repair;
 mod secret;
 mod service;
 pub mod step;
@@ -27,6 +28,7 @@ pub use inventory::{
 pub use now::Now;
 pub use peer::{Answer, Asker, Doing, Ended, Intent, LeaseRecord, LeaseView, Word, is_shutdown};
 pub use power::{OnBoot, OnTrigger, PowerDomain, Reading, Verdict};
+pub use repair::{Repair, RepairCase};
 pub use secret::{Secret, SecretRef};
 pub use service::{Scheme, Service, ServiceKind, Target};
 pub use step::Step;

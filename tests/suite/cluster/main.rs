@@ -8,6 +8,7 @@ mod exposed;
 mod flux;
 mod gates;
 mod marks;
+mod repairs;
 mod shapes;
 
 use std::collections::BTreeSet;

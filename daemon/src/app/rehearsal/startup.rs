@@ -56,8 +56,11 @@ pub(super) fn at(model: &Model, what: &str) -> usize {
 
 /// A site that was shut down because its power failed, and has its power back.
 pub(super) async fn after_an_outage(on: &[&str]) -> (Rehearsal, Model) {
-    let before = site().model();
-    let rehearsal = Rehearsal::start(site()).await;
+    (after_an_outage_of(site(), on).await, site().model())
+}
+
+pub(super) async fn after_an_outage_of(site: Site, on: &[&str]) -> Rehearsal {
+    let rehearsal = Rehearsal::start(site).await;
     rehearsal.arm(OnTrigger::HostPoweroff).await;
     rehearsal.outage(300, None, ended).await;
     assert_eq!(rehearsal.record().run.outcome, Some(Outcome::Done));
@@ -65,7 +68,7 @@ pub(super) async fn after_an_outage(on: &[&str]) -> (Rehearsal, Model) {
     assert!(rehearsal.site.model().hosts.values().all(|host| !host.on));
     switch_on(&rehearsal.site, on);
     rehearsal.read("OL CHRG", 80.0, 2500).await;
-    (rehearsal, before)
+    rehearsal
 }
 
 /// As it was before the outage, but for boots and what detached.

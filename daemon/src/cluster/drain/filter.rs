@@ -1,7 +1,7 @@
 //! Which pods a drain takes: the filters of kubectl (k8s.io/kubectl pkg/drain/filters.go) as with `--ignore-daemonsets
 //! --delete-emptydir-data --force`, then what is protected. An emptyDir is no reason to keep a pod, so that filter is not here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cluster::Protect;
 use crate::cluster::objects::Pod;
@@ -83,11 +83,16 @@ pub fn fate(pod: &Pod, rules: &Rules, gone: &BTreeSet<(String, String)>) -> Fate
 
 impl Protect {
     fn covers(&self, pod: &Pod) -> bool {
+        self.fits(&pod.metadata.namespace, &pod.metadata.labels)
+    }
+
+    /// Whether a pod of that namespace with these labels is meant.
+    pub(in crate::cluster) fn fits(&self, namespace: &str, labels: &BTreeMap<String, String>) -> bool {
         let term = |term: &str| {
             let (key, value) = term.split_once('=').unwrap_or((term, ""));
-            pod.metadata.labels.get(key).is_some_and(|has| has == value)
+            labels.get(key).is_some_and(|has| has == value)
         };
-        self.namespace.as_ref().is_none_or(|namespace| *namespace == pod.metadata.namespace)
+        self.namespace.as_ref().is_none_or(|wanted| wanted == namespace)
             && self.selector.split(',').filter(|term| !term.is_empty()).all(term)
     }
 }

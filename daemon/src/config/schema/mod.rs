@@ -7,6 +7,7 @@ mod inventory;
 mod network;
 mod peer;
 mod power;
+mod repairs;
 mod rooms;
 mod secret;
 mod services;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::repairs::repairs;
 use super::services;
 use crate::cluster::{Clocks, StartupSettings};
 use crate::config::cursor::{Cursor, Parsed};
@@ -49,6 +50,7 @@ pub fn startup(section: &Cursor<'_>) -> StartupSettings {
         stability_window: time("stability_window", defaults.stability_window),
         stability_timeout: time("stability_timeout", defaults.stability_timeout),
         vault: section.slot("vault").map(|slot| slot.section(super::vault::vault)),
+        repairs: section.section("repairs", repairs),
     }
 }
 

@@ -86,6 +86,7 @@ fn the_defaults_shown_in_comments_are_the_real_ones() {
         "services",
         "critical_endpoints",
         "vault",
+        "registry_host",
     ];
     let shown = uncommented(&text("metis.yaml"), &examples);
     assert!(shown.contains("\n  poll_interval: 2s\n") && shown.contains("\n    charge_floor: 20 "), "{shown}");

@@ -1,6 +1,6 @@
 //! A fact's kind, the run and step it belongs to, and its stored form.
 
-use super::{DecodeError, Fact};
+use super::Fact;
 use crate::journal::Record;
 use crate::site::{RunId, StepId};
 
@@ -38,6 +38,8 @@ const KINDS: &[&str] = &[
     "step.waits",
     "step.ended",
     "milestone",
+    "repair.begun",
+    "repair.ended",
     "run.cancel-requested",
     "run.ended",
     "call.audited",
@@ -87,6 +89,8 @@ impl Fact {
             Self::StepWaits { .. } => "step.waits",
             Self::StepEnded { .. } => "step.ended",
             Self::Milestone { .. } => "milestone",
+            Self::RepairBegun { .. } => "repair.begun",
+            Self::RepairEnded { .. } => "repair.ended",
             Self::CancelRequested { .. } => "run.cancel-requested",
             Self::RunEnded { .. } => "run.ended",
             Self::CallAudited { .. } => "call.audited",
@@ -118,6 +122,8 @@ impl Fact {
             | Self::StepWaits { run, .. }
             | Self::StepEnded { run, .. }
             | Self::Milestone { run, .. }
+            | Self::RepairBegun { run, .. }
+            | Self::RepairEnded { run, .. }
             | Self::CancelRequested { run, .. }
             | Self::RunEnded { run, .. } => Some(run),
             Self::DaemonStarted { .. }
@@ -151,7 +157,9 @@ impl Fact {
             | Self::StepAborted { step, .. }
             | Self::StepWaits { step, .. }
             | Self::StepEnded { step, .. }
-            | Self::Milestone { step, .. } => Some(step),
+            | Self::Milestone { step, .. }
+            | Self::RepairBegun { step, .. }
+            | Self::RepairEnded { step, .. } => Some(step),
             _ => None,
         }
     }
@@ -177,4 +185,25 @@ impl Fact {
         }
         serde_json::from_str(payload).map_err(|source| DecodeError::Malformed { kind: kind.to_owned(), source })
     }
+}
+
+/// Why a stored fact could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// Written by a newer metis.
+    #[error("fact {kind} has version {version}, and this metis knows up to {known}: install the newer metis again", known = Fact::VERSION)]
+    Newer {
+        /// Its kind.
+        kind: String,
+        /// Its version.
+        version: u16,
+    },
+    /// Not what any metis wrote.
+    #[error("fact {kind} cannot be read: {source}")]
+    Malformed {
+        /// Its kind.
+        kind: String,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
 }

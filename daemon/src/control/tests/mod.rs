@@ -6,5 +6,6 @@ mod mailbox;
 mod outage;
 mod raised;
 mod recovery;
+mod repairs;
 mod support;
 mod table;
