@@ -12,8 +12,11 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 const OLD_BUNDLE: Duration = DAY.saturating_mul(180);
 /// A platform that is applied from an older copy may be one that nobody knows any more.
 const OLD_COPY: Duration = DAY.saturating_mul(30);
-/// What renews all of it.
-const RENEW: &str = "metisctl prepare --execute";
+/// Copies of the platform are a person's to make, and so is the bundle.
+const COPY: &str = "put rendered manifests below `bootstrap` in the state directory, a folder a component";
+const BUNDLE: &str = "put it there, and what `sha256sum` says of it beside it, as NAME.sha256";
+/// Whatever needs the image fetches it.
+const FETCH: &str = "metisctl image --node NODE --output FILE --execute";
 
 pub(super) fn old(facts: &Facts, at: Timestamp, than: Duration) -> bool {
     facts.now.wall.duration_since(at).as_secs_f64() > than.as_secs_f64()
@@ -32,14 +35,14 @@ pub(super) fn bundle(facts: &Facts) -> Option<Finding> {
     };
     let Some(newest) = bundles.iter().max_by_key(|bundle| bundle.modified) else {
         let message = format!("no bundle of Harbor's images in {dir}: on a cold start Harbor cannot serve its own images");
-        return Some(Finding::new(NAME, Level::Warning, message).fix("metisctl harbor-bundle build --execute"));
+        return Some(Finding::new(NAME, Level::Warning, message).fix(BUNDLE));
     };
     Some(judge_bundle(facts, newest).at(newest.modified))
 }
 
 fn judge_bundle(facts: &Facts, bundle: &Bundle) -> Finding {
     let finding = |level, message: String| Finding::new("bundle", level, message);
-    let again = "metisctl harbor-bundle build --execute";
+    let again = BUNDLE;
     let name = &bundle.name;
     match (&bundle.sha256, &bundle.expected) {
         (Err(why), _) => finding(Level::CannotTell, format!("{name}: its SHA-256: {why}")),
@@ -80,7 +83,7 @@ fn copy(facts: &Facts, name: &str, what: &str, tree: &Part<Option<Tree>>) -> Fin
         Ok(Some(tree)) => tree,
         Ok(None) => {
             let message = format!("{what} is not there: where Flux cannot read its source, nothing can be applied without it");
-            return Finding::new(name, Level::Warning, message).fix(RENEW);
+            return Finding::new(name, Level::Warning, message).fix(COPY);
         }
         Err(why) => return Finding::new(name, Level::CannotTell, format!("{what}: {why}")),
     };
@@ -89,9 +92,9 @@ fn copy(facts: &Facts, name: &str, what: &str, tree: &Part<Option<Tree>>) -> Fin
     let revision = if tree.revision.is_empty() { String::new() } else { format!(" at {}", tree.revision) };
     let says = format!("{what}{revision}: {files} files of {} components ({})", names.len(), names.join(", "));
     let finding = if files == 0 {
-        Finding::new(name, Level::Warning, format!("{what} is empty")).fix(RENEW)
+        Finding::new(name, Level::Warning, format!("{what} is empty")).fix(COPY)
     } else if tree.at.is_some_and(|at| old(facts, at, OLD_COPY)) {
-        Finding::new(name, Level::Warning, says).fix(RENEW)
+        Finding::new(name, Level::Warning, says).fix(COPY)
     } else {
         Finding::new(name, Level::Ok, says)
     };
@@ -130,7 +133,7 @@ pub(super) fn images(facts: &Facts) -> Vec<Finding> {
         if image.cached {
             Finding::new(NAME, Level::Ok, format!("cached: {what}"))
         } else {
-            Finding::new(NAME, Level::Warning, format!("not cached, so that a card needs its source: {what}")).fix(RENEW)
+            Finding::new(NAME, Level::Warning, format!("not cached, so that a card needs its source: {what}")).fix(FETCH)
         }
     };
     images.iter().map(finding).collect()
