@@ -99,7 +99,7 @@ impl Attempt<'_> {
             (known.case.repair, how)
         };
         let tried: Vec<(Repair, String)> = of_step.map(told).collect();
-        let unseen = mender.unseen.iter().map(|why| format!("; not looked at: {why}")).collect::<String>();
+        let unseen = mender.unseen.iter().fold(String::new(), |told, why| told + "; not looked at: " + why);
         format!("{}{unseen}", repairs::after(gate, &tried, &self.parts.settings.startup))
     }
 
