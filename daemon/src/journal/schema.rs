@@ -54,8 +54,11 @@ pub(super) fn identify(conn: &Connection) -> rusqlite::Result<Found> {
     match (tables, id) {
         (0, 0 | APPLICATION_ID) => Ok(Found::Empty),
         (_, APPLICATION_ID) => {
-            let version: Option<i64> = conn.query_row("SELECT max(version) FROM schema_version", [], |row| row.get(0))?;
-            Ok(version.and_then(|version| usize::try_from(version).ok()).map_or(Found::Foreign, Found::Version))
+            let select = "SELECT max(version), count(*) FROM schema_version";
+            let (version, steps): (Option<i64>, i64) = conn.query_row(select, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            // Every step leaves its row: a number beyond them is no newer metis, but damage.
+            let version = version.filter(|version| *version == steps).and_then(|version| usize::try_from(version).ok());
+            Ok(version.map_or(Found::Foreign, Found::Version))
         }
         _ => Ok(Found::Foreign),
     }
