@@ -15,3 +15,4 @@ pub mod qemu;
 pub mod require;
 pub mod site;
 pub mod sshd;
+pub mod vault;

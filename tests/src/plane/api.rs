@@ -36,7 +36,7 @@ pub(super) fn enter(netns: &str) -> Result<()> {
 ///
 /// # Errors
 /// Where they are no certificates.
-pub(super) fn trusting(ca: &str) -> Result<rustls::ClientConfig> {
+pub(crate) fn trusting(ca: &str) -> Result<rustls::ClientConfig> {
     let mut roots = rustls::RootCertStore::empty();
     for certificate in rustls::pki_types::pem::PemObject::pem_slice_iter(ca.as_bytes()) {
         roots.add(certificate.context("CA")?)?;

@@ -10,6 +10,7 @@ mod gates;
 mod marks;
 mod repairs;
 mod shapes;
+mod vault;
 
 use std::collections::BTreeSet;
 use std::future::Future;
