@@ -79,7 +79,7 @@ fn a_frozen_api_server_is_silent_and_a_killed_one_refuses() {
 }
 
 #[test]
-fn metis_may_what_a_shutdown_needs_and_nothing_else() {
+fn metis_may_what_its_steps_need_and_nothing_else() {
     if !available("rights of metis") {
         return;
     }
@@ -111,6 +111,9 @@ fn metis_may_what_a_shutdown_needs_and_nothing_else() {
         "update leases.coordination.k8s.io kube-system metis",
         "create events default",
         "create pods kube-system",
+        "delete jobs.batch media",
+        "delete volumeattachments.storage.k8s.io",
+        "patch deployments/scale.apps media",
     ];
     let refused = [
         "get secrets kube-system",
@@ -121,8 +124,6 @@ fn metis_may_what_a_shutdown_needs_and_nothing_else() {
         "create pods/exec kube-system",
         "patch deployments.apps media",
         "update statefulsets/scale.apps media",
-        "delete jobs.batch media",
-        "delete volumeattachments.storage.k8s.io",
         "patch volumes.longhorn.io longhorn-system",
         "update leases.coordination.k8s.io kube-system other",
         "delete kustomizations.kustomize.toolkit.fluxcd.io flux-system",

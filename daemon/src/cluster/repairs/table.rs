@@ -51,7 +51,7 @@ pub const REPAIRS: &[RepairRow] = &[
         repair: Repair::LeftAtZero,
         setting: Some("left_at_zero"),
         symptom: "a Deployment or StatefulSet that the last shutdown recorded with replicas wants none",
-        preconditions: "its namespace is one that a start-up needs, and nobody has scaled it since that shutdown ended (managedFields)",
+        preconditions: "its namespace is one that a start-up needs, and the API server has on record (managedFields) that nobody has scaled it since that shutdown ended; a zero by `kubectl scale` leaves no record",
         blast_radius: "that one workload is scaled to the recorded count, where it is still as it was seen (resourceVersion)",
         undo: "kubectl -n NAMESPACE scale KIND/NAME --replicas=0",
         by_hand: "kubectl -n NAMESPACE scale KIND/NAME --replicas=N",
